@@ -1,0 +1,143 @@
+//! Block files as nodes keep them: `magic[4] | length u32 | block`, repeated.
+//!
+//! Nodes allocate their files ahead, so zeros may follow the last record. Bitcoin Core 28 and later obfuscate their files
+//! (`xor.dat`); such a file shows as a wrong magic here.
+
+use bytes::{Buf, BytesMut};
+
+use super::{BlockReader, Chain, DEFAULT_PART_SIZE, Network};
+use crate::{BlockError, BlockEvent, DownloadId};
+
+/// The eight bytes before a block of `length` bytes.
+#[must_use]
+pub fn blk_frame_header(magic: [u8; 4], length: u32) -> [u8; 8] {
+    let mut header = [0; 8];
+    header[..4].copy_from_slice(&magic);
+    header[4..].copy_from_slice(&length.to_le_bytes());
+    header
+}
+
+/// What is wrong with a block file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BlkError {
+    /// A record does not start with the magic of a known network, or not with the one before it.
+    #[error("byte {offset}: no block starts here (found {found:02x?} where a network magic belongs)")]
+    Magic {
+        /// Where in the file, in bytes.
+        offset: u64,
+        /// What stands there.
+        found: [u8; 4],
+    },
+    /// A block does not parse.
+    #[error("byte {offset}: {source}")]
+    Block {
+        /// Where the block starts in the file, in bytes.
+        offset: u64,
+        /// What is wrong with it.
+        source: BlockError,
+    },
+    /// The file ends inside a record.
+    #[error("byte {offset}: the file ends inside the record that starts here")]
+    Truncated {
+        /// Where the record starts in the file, in bytes.
+        offset: u64,
+    },
+}
+
+/// What a block file holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BlkEvent {
+    /// A block begins.
+    Begin {
+        /// The network whose magic the record has.
+        network: &'static Network,
+        /// Where the block's own bytes start in the file.
+        offset: u64,
+        /// The block's size in bytes.
+        size: u32,
+    },
+    /// A part of the block, or its end.
+    Block(BlockEvent),
+}
+
+/// Reads a block file from reads of any size. Memory is bounded by the part size.
+pub struct BlkDecoder {
+    part_size: usize,
+    network: Option<&'static Network>,
+    /// Where in the file the next record starts.
+    offset: u64,
+    blocks: u64,
+    block: Option<BlockReader>,
+    padding: bool,
+}
+
+impl Default for BlkDecoder {
+    fn default() -> Self {
+        Self::new(DEFAULT_PART_SIZE)
+    }
+}
+
+impl BlkDecoder {
+    /// A decoder that yields parts of about `part_size` bytes.
+    #[must_use]
+    pub fn new(part_size: usize) -> Self {
+        Self { part_size, network: None, offset: 0, blocks: 0, block: None, padding: false }
+    }
+
+    /// Takes the next event from the front of `input`; `None` when more bytes are needed.
+    ///
+    /// # Errors
+    /// The file is not a block file, or a block in it does not parse.
+    pub fn decode(&mut self, input: &mut BytesMut) -> Result<Option<BlkEvent>, BlkError> {
+        if let Some(block) = &mut self.block {
+            let event =
+                block.decode(input).map_err(|source| BlkError::Block { offset: self.offset, source })?;
+            if let Some(BlockEvent::End(end)) = &event {
+                self.offset += end.size;
+                self.block = None;
+            }
+            return Ok(event.map(BlkEvent::Block));
+        }
+        if self.padding || input.len() < 8 {
+            if self.padding {
+                input.clear();
+            }
+            return Ok(None);
+        }
+        let mut found = [0; 4];
+        input.copy_to_slice(&mut found);
+        let size = input.get_u32_le();
+        if found == [0; 4] {
+            self.padding = true;
+            input.clear();
+            return Ok(None);
+        }
+        let network =
+            Network::by_magic(found).filter(|network| self.network.is_none_or(|known| known == *network));
+        let network = network.ok_or(BlkError::Magic { offset: self.offset, found })?;
+        self.network = Some(network);
+        self.offset += 8;
+        self.blocks += 1;
+        let witnesses = network.chain == Chain::Btc;
+        let download = DownloadId(self.blocks);
+        self.block = Some(BlockReader::new(download, u64::from(size), witnesses, self.part_size));
+        Ok(Some(BlkEvent::Begin { network, offset: self.offset, size }))
+    }
+
+    /// Ends the file; `rest` is what is left of the input.
+    ///
+    /// # Errors
+    /// [`BlkError::Truncated`] if the file ends inside a record.
+    pub fn finish(&self, rest: &[u8]) -> Result<(), BlkError> {
+        match (&self.block, rest) {
+            (None, []) => Ok(()),
+            (None, zeros) if zeros.iter().all(|&byte| byte == 0) => Ok(()),
+            (Some(_), _) => Err(BlkError::Truncated { offset: self.offset - 8 }),
+            (None, _) => Err(BlkError::Truncated { offset: self.offset }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

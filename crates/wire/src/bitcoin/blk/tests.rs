@@ -1,0 +1,51 @@
+use bytes::BufMut;
+
+use super::*;
+
+fn record(network: &Network) -> Vec<u8> {
+    let block = network.genesis_block();
+    let mut bytes = blk_frame_header(network.magic, block.len() as u32).to_vec();
+    bytes.extend_from_slice(&block);
+    bytes
+}
+
+fn decode(bytes: &[u8], read: usize) -> Result<Vec<BlkEvent>, BlkError> {
+    let (mut decoder, mut input, mut events) = (BlkDecoder::default(), BytesMut::new(), Vec::new());
+    for chunk in bytes.chunks(read) {
+        input.put_slice(chunk);
+        while let Some(event) = decoder.decode(&mut input)? {
+            events.push(event);
+        }
+    }
+    decoder.finish(&input)?;
+    Ok(events)
+}
+
+#[test]
+fn reads_records_and_ignores_padding() {
+    let mut file = record(Network::BTC);
+    file.extend(record(Network::BTC));
+    file.extend([0; 100]);
+    for read in [1, 5, 64, 1000] {
+        let events = decode(&file, read).unwrap();
+        assert_eq!(events.len(), 6, "begin, part and end of two blocks");
+        assert!(matches!(events[3], BlkEvent::Begin { offset: 301, size: 285, .. }));
+    }
+}
+
+#[test]
+fn errors_name_the_byte() {
+    let mut file = record(Network::BTC);
+    file.extend(b"what is this");
+    assert!(matches!(decode(&file, 50), Err(BlkError::Magic { offset: 293, .. })));
+    // A record of another network is no record here.
+    let mut file = record(Network::BTC);
+    file.extend(record(Network::BSV));
+    assert!(matches!(decode(&file, 50), Err(BlkError::Magic { offset: 293, .. })));
+    let file = record(Network::BTC);
+    assert_eq!(decode(&file[..200], 50), Err(BlkError::Truncated { offset: 0 }));
+    assert_eq!(decode(&file[..5], 50), Err(BlkError::Truncated { offset: 0 }));
+    let mut file = record(Network::BTC);
+    file[100] ^= 1;
+    assert!(matches!(decode(&file, 50), Err(BlkError::Block { offset: 8, .. })));
+}

@@ -1,0 +1,268 @@
+//! The networks as values. A custom network is one more value of [`Network`], not code.
+
+use std::fmt;
+
+use bytes::Bytes;
+use hex_conservative::hex;
+
+use super::{BlockHeader, CompactTarget};
+use crate::BlockHash;
+
+/// Which chain's rules of conversation hold. Decide features by this and never by the protocol version: 70016 means
+/// `wtxidrelay` on BTC and `extmsg` on BSV.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chain {
+    /// Bitcoin as of Bitcoin Core: segregated witness, messages of at most 4,000,000 bytes.
+    Btc,
+    /// Bitcoin SV: no witnesses, `protoconf` and `extmsg`, blocks beyond 4 GiB.
+    Bsv,
+}
+
+/// A network's parameters.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Network {
+    /// The name used on the command line and in data directories.
+    pub name: &'static str,
+    /// Whose rules of conversation hold.
+    pub chain: Chain,
+    /// The four bytes that start every frame and every record of a block file.
+    pub magic: [u8; 4],
+    /// The port that nodes listen on.
+    pub default_port: u16,
+    /// Host names that resolve to addresses of nodes.
+    pub dns_seeds: &'static [&'static str],
+    /// The header of block 0.
+    pub genesis_header: [u8; 80],
+    /// The rest of block 0: the count of its transactions, and the transactions.
+    pub genesis_body: &'static [u8],
+    /// The easiest target that a header may claim.
+    pub pow_limit: CompactTarget,
+}
+
+impl Network {
+    /// Every network known by name.
+    pub const ALL: [&'static Self; 10] = [
+        Self::BTC,
+        Self::BTC_TESTNET3,
+        Self::BTC_TESTNET4,
+        Self::BTC_SIGNET,
+        Self::BTC_REGTEST,
+        Self::BSV,
+        Self::BSV_TESTNET,
+        Self::BSV_STN,
+        Self::BSV_REGTEST,
+        Self::DEMO,
+    ];
+
+    /// BTC's main network.
+    pub const BTC: &'static Self = &Self {
+        name: "btc",
+        chain: Chain::Btc,
+        magic: hex!("f9beb4d9"),
+        default_port: 8333,
+        dns_seeds: &[
+            "seed.bitcoin.sipa.be",
+            "dnsseed.bluematt.me",
+            "seed.bitcoin.jonasschnelli.ch",
+            "seed.btc.petertodd.net",
+            "seed.bitcoin.sprovoost.nl",
+            "dnsseed.emzy.de",
+            "seed.bitcoin.wiz.biz",
+            "seed.mainnet.achownodes.xyz",
+        ],
+        genesis_header: MAIN_HEADER,
+        genesis_body: &BODY,
+        pow_limit: CompactTarget(0x1d00_ffff),
+    };
+
+    /// BTC's third test network.
+    pub const BTC_TESTNET3: &'static Self = &Self {
+        name: "btc-testnet3",
+        magic: hex!("0b110907"),
+        default_port: 18333,
+        dns_seeds: &["testnet-seed.bitcoin.jonasschnelli.ch", "seed.tbtc.petertodd.net"],
+        genesis_header: TESTNET3_HEADER,
+        ..*Self::BTC
+    };
+
+    /// BTC's fourth test network (BIP 94).
+    pub const BTC_TESTNET4: &'static Self = &Self {
+        name: "btc-testnet4",
+        magic: hex!("1c163f28"),
+        default_port: 48333,
+        dns_seeds: &["seed.testnet4.bitcoin.sprovoost.nl", "seed.testnet4.wiz.biz"],
+        genesis_header: TESTNET4_HEADER,
+        genesis_body: &TESTNET4_BODY,
+        ..*Self::BTC
+    };
+
+    /// BTC's default signet (BIP 325).
+    pub const BTC_SIGNET: &'static Self = &Self {
+        name: "btc-signet",
+        magic: hex!("0a03cf40"),
+        default_port: 38333,
+        dns_seeds: &["seed.signet.bitcoin.sprovoost.nl", "seed.signet.achownodes.xyz"],
+        genesis_header: SIGNET_HEADER,
+        pow_limit: CompactTarget(0x1e03_77ae),
+        ..*Self::BTC
+    };
+
+    /// A private BTC network.
+    pub const BTC_REGTEST: &'static Self = &Self {
+        name: "btc-regtest",
+        magic: hex!("fabfb5da"),
+        default_port: 18444,
+        dns_seeds: &[],
+        genesis_header: REGTEST_HEADER,
+        pow_limit: CompactTarget(0x207f_ffff),
+        ..*Self::BTC
+    };
+
+    /// BSV's main network.
+    pub const BSV: &'static Self = &Self {
+        name: "bsv",
+        chain: Chain::Bsv,
+        magic: hex!("e3e1f3e8"),
+        dns_seeds: &["seed.bitcoinsv.io", "seed.satoshisvision.network", "seed.bitcoinseed.directory"],
+        ..*Self::BTC
+    };
+
+    /// BSV's test network.
+    pub const BSV_TESTNET: &'static Self = &Self {
+        name: "bsv-testnet",
+        magic: hex!("f4e5f3f4"),
+        default_port: 18333,
+        dns_seeds: &[
+            "testnet-seed.bitcoinsv.io",
+            "testnet-seed.bitcoincloud.net",
+            "testnet-seed.bitcoinseed.directory",
+        ],
+        genesis_header: TESTNET3_HEADER,
+        ..*Self::BSV
+    };
+
+    /// BSV's scaling test network.
+    pub const BSV_STN: &'static Self = &Self {
+        name: "bsv-stn",
+        magic: hex!("fbcec4f9"),
+        default_port: 9333,
+        dns_seeds: &["stn-seed.bitcoinsv.io", "stn-seed.bitcoinseed.directory"],
+        ..*Self::BSV_TESTNET
+    };
+
+    /// A private BSV network.
+    pub const BSV_REGTEST: &'static Self = &Self {
+        name: "bsv-regtest",
+        magic: hex!("dab5bffa"),
+        default_port: 18444,
+        dns_seeds: &[],
+        genesis_header: REGTEST_HEADER,
+        pow_limit: CompactTarget(0x207f_ffff),
+        ..*Self::BSV
+    };
+
+    /// The simulated network of the demo: regtest's rules under a magic of its own.
+    pub const DEMO: &'static Self =
+        &Self { name: "demo", magic: *b"tipw", default_port: 28444, ..*Self::BTC_REGTEST };
+
+    /// The network of that name.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<&'static Self> {
+        Self::ALL.into_iter().find(|network| network.name == name)
+    }
+
+    /// The network whose frames and block files start with `magic`.
+    #[must_use]
+    pub fn by_magic(magic: [u8; 4]) -> Option<&'static Self> {
+        Self::ALL.into_iter().find(|network| network.magic == magic)
+    }
+
+    /// The header of block 0.
+    #[must_use]
+    pub fn genesis(&self) -> BlockHeader {
+        BlockHeader::from_bytes(&self.genesis_header)
+    }
+
+    /// The hash of block 0.
+    #[must_use]
+    pub fn genesis_hash(&self) -> BlockHash {
+        self.genesis().hash()
+    }
+
+    /// Block 0 as it would travel.
+    #[must_use]
+    pub fn genesis_block(&self) -> Bytes {
+        Bytes::from([&self.genesis_header[..], self.genesis_body].concat())
+    }
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Network").field(&self.name).finish()
+    }
+}
+
+const MAIN_HEADER: [u8; 80] = hex!(
+    "0100000000000000000000000000000000000000000000000000000000000000000000003ba3edfd7a7b12b27ac72c3e67768f617fc81bc3888a51323a9fb8aa4b1e5e4a29ab5f49ffff001d1dac2b7c"
+);
+const TESTNET3_HEADER: [u8; 80] = hex!(
+    "0100000000000000000000000000000000000000000000000000000000000000000000003ba3edfd7a7b12b27ac72c3e67768f617fc81bc3888a51323a9fb8aa4b1e5e4adae5494dffff001d1aa4ae18"
+);
+const TESTNET4_HEADER: [u8; 80] = hex!(
+    "0100000000000000000000000000000000000000000000000000000000000000000000004e7b2b9128fe0291db0693af2ae418b767e657cd407e80cb1434221eaea7a07a046f3566ffff001dbb0c7817"
+);
+const SIGNET_HEADER: [u8; 80] = hex!(
+    "0100000000000000000000000000000000000000000000000000000000000000000000003ba3edfd7a7b12b27ac72c3e67768f617fc81bc3888a51323a9fb8aa4b1e5e4a008f4d5fae77031e8ad22203"
+);
+const REGTEST_HEADER: [u8; 80] = hex!(
+    "0100000000000000000000000000000000000000000000000000000000000000000000003ba3edfd7a7b12b27ac72c3e67768f617fc81bc3888a51323a9fb8aa4b1e5e4adae5494dffff7f2002000000"
+);
+/// One transaction, the first ever; every network but testnet4 starts with it.
+const BODY: [u8; 205] = hex!(
+    "0101000000010000000000000000000000000000000000000000000000000000000000000000ffffffff4d04ffff001d0104455468652054696d65732030332f4a616e2f32303039204368616e63656c6c6f72206f6e206272696e6b206f66207365636f6e64206261696c6f757420666f722062616e6b73ffffffff0100f2052a01000000434104678afdb0fe5548271967f1a67130b7105cd6a828e03909a67962e0ea1f61deb649f6bc3f4cef38c4f35504e51ec112de5c384df7ba0b8d578a4c702b6bf11d5fac00000000"
+);
+const TESTNET4_BODY: [u8; 181] = hex!(
+    "0101000000010000000000000000000000000000000000000000000000000000000000000000ffffffff5504ffff001d01044c4c30332f4d61792f323032342030303030303030303030303030303030303030303165626435386332343439373062336161396437383362623030313031316662653865613865393865303065ffffffff0100f2052a010000002321000000000000000000000000000000000000000000000000000000000000000000ac00000000"
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sha256d;
+
+    #[test]
+    fn genesis_blocks_have_their_published_hashes() {
+        let main = "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f";
+        let testnet = "000000000933ea01ad0ee984209779baaec3ced90fa3f408719526f8d77f4943";
+        let regtest = "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206";
+        for (network, hash) in [
+            (Network::BTC, main),
+            (Network::BTC_TESTNET3, testnet),
+            (Network::BTC_TESTNET4, "00000000da84f2bafbbc53dee25a72ae507ff4914b867c565be350b0da8bf043"),
+            (Network::BTC_SIGNET, "00000008819873e925422c1ff0f99f7cc9bbb232af63a077a480a3633bee1ef6"),
+            (Network::BTC_REGTEST, regtest),
+            (Network::BSV, main),
+            (Network::BSV_TESTNET, testnet),
+            (Network::BSV_STN, testnet),
+            (Network::BSV_REGTEST, regtest),
+            (Network::DEMO, regtest),
+        ] {
+            assert_eq!(network.genesis_hash().to_string(), hash, "{}", network.name);
+            assert_eq!(
+                network.genesis().merkle_root,
+                sha256d(&network.genesis_body[1..]),
+                "{}",
+                network.name
+            );
+            assert!(network.genesis().meets_target(network.pow_limit), "{}", network.name);
+        }
+    }
+
+    #[test]
+    fn names_and_magics_are_unique() {
+        for network in Network::ALL {
+            assert_eq!(Network::by_name(network.name), Some(network));
+            assert_eq!(Network::by_magic(network.magic), Some(network));
+        }
+    }
+}

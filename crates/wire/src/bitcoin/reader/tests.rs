@@ -1,0 +1,223 @@
+use bytes::{BufMut, Bytes, BytesMut};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    Txid,
+    bitcoin::{CompactTarget, encode_compact_size},
+};
+
+/// A transaction's shape: script lengths of inputs and outputs, and witness item lengths by input if it has witnesses.
+#[derive(Debug, Clone)]
+struct Shape {
+    inputs: Vec<usize>,
+    outputs: Vec<usize>,
+    witnesses: Option<Vec<Vec<usize>>>,
+}
+
+fn shape() -> impl Strategy<Value = Shape> {
+    let script = prop_oneof![8 => 0usize..80, 1 => 250usize..260, 1 => 0usize..3000];
+    let scripts = |min| prop::collection::vec(script.clone(), min..6);
+    let items = prop::collection::vec(0usize..300, 0..4);
+    (scripts(1), scripts(0), prop::option::of(prop::collection::vec(items, 6))).prop_map(
+        |(inputs, outputs, witnesses)| {
+            let witnesses = witnesses.map(|stacks| stacks.into_iter().take(inputs.len()).collect());
+            Shape { inputs, outputs, witnesses }
+        },
+    )
+}
+
+/// The oracle: serializes with and without witnesses, the second for the txid.
+fn serialize(shape: &Shape, witnesses: bool, output: &mut BytesMut) {
+    let stacks = shape.witnesses.as_ref().filter(|_| witnesses);
+    output.put_i32_le(2);
+    if stacks.is_some() {
+        output.put_slice(&[0, 1]);
+    }
+    encode_compact_size(shape.inputs.len() as u64, output);
+    for &script in &shape.inputs {
+        output.put_bytes(0xaa, 36);
+        encode_compact_size(script as u64, output);
+        output.put_bytes(0xbb, script + 4);
+    }
+    encode_compact_size(shape.outputs.len() as u64, output);
+    for &script in &shape.outputs {
+        output.put_u64_le(5);
+        encode_compact_size(script as u64, output);
+        output.put_bytes(0xcc, script);
+    }
+    for stack in stacks.into_iter().flatten() {
+        encode_compact_size(stack.len() as u64, output);
+        for &item in stack {
+            encode_compact_size(item as u64, output);
+            output.put_bytes(0xdd, item);
+        }
+    }
+    output.put_u32_le(0x1234_5678);
+}
+
+struct Oracle {
+    block: Bytes,
+    offsets: Vec<u64>,
+    header: usize,
+}
+
+fn block(shapes: &[Shape], witnesses: bool) -> Oracle {
+    let mut merkle = MerkleBuilder::new();
+    for shape in shapes {
+        let mut stripped = BytesMut::new();
+        serialize(shape, false, &mut stripped);
+        merkle.push(Txid::from_bytes(sha256d(&stripped)));
+    }
+    let header = BlockHeader {
+        version: 4,
+        parent: BlockHash::ZERO,
+        merkle_root: merkle.finish().0,
+        time: 1,
+        bits: CompactTarget(0x207f_ffff),
+        nonce: 7,
+    };
+    let mut block = BytesMut::new();
+    block.put_slice(&header.to_bytes());
+    encode_compact_size(shapes.len() as u64, &mut block);
+    let header = block.len();
+    let mut offsets = Vec::new();
+    for shape in shapes {
+        offsets.push(block.len() as u64);
+        serialize(shape, witnesses, &mut block);
+    }
+    Oracle { block: block.freeze(), offsets, header }
+}
+
+/// Feeds `bytes` in reads of the given sizes, repeated, and collects everything.
+fn read(
+    bytes: &[u8],
+    witnesses: bool,
+    part_size: usize,
+    reads: &[usize],
+) -> Result<Vec<BlockEvent>, BlockError> {
+    let mut reader = BlockReader::new(DownloadId(3), bytes.len() as u64, witnesses, part_size);
+    let (mut input, mut events, mut at) = (BytesMut::new(), Vec::new(), 0);
+    for size in reads.iter().cycle() {
+        while let Some(event) = reader.decode(&mut input)? {
+            events.push(event);
+        }
+        assert!(input.len() <= part_size.max(MIN_PART_SIZE), "the reader lets its input pile up");
+        if at == bytes.len() {
+            break;
+        }
+        let end = bytes.len().min(at + size);
+        input.put_slice(&bytes[at..end]);
+        at = end;
+    }
+    Ok(events)
+}
+
+proptest! {
+    #[test]
+    fn parts_equal_the_whole_buffer(
+        shapes in prop::collection::vec(shape(), 1..20),
+        witnesses: bool,
+        part_size in prop_oneof![128usize..400, 400usize..20_000],
+        reads in prop::collection::vec(1usize..500, 1..8),
+    ) {
+        // Nothing but the small shapes has two equal neighbours; those would be mutated lists.
+        let mut shapes = shapes;
+        for (n, shape) in shapes.iter_mut().enumerate() {
+            shape.outputs.push(100 + n);
+        }
+        let oracle = block(&shapes, witnesses);
+        let reads: Vec<usize> = reads.into_iter().map(|read| read.min(part_size / 2)).collect();
+        let events = read(&oracle.block, witnesses, part_size, &reads).unwrap();
+
+        let (mut bytes, mut offsets) = (BytesMut::new(), Vec::new());
+        let mut inside = false;
+        for (index, event) in events.iter().enumerate() {
+            match event {
+                BlockEvent::Part(part) => {
+                    prop_assert_eq!(part.index as usize, index);
+                    prop_assert_eq!(part.offset as usize, bytes.len());
+                    prop_assert_eq!(part.first_transaction as usize, offsets.len());
+                    prop_assert!(!part.bytes.is_empty() && part.bytes.len() <= part_size);
+                    bytes.put_slice(&part.bytes);
+                    offsets.extend(part.transactions.iter().map(|&start| part.offset + u64::from(start)));
+                    let at_boundary = bytes.len() == oracle.block.len()
+                        || bytes.len() == oracle.header
+                        || oracle.offsets.contains(&(bytes.len() as u64));
+                    prop_assert_eq!(part.ends_inside_transaction, !at_boundary);
+                    // A cut inside a transaction needs one that is larger than a part.
+                    prop_assert!(at_boundary || inside || part.transactions.len() <= 1);
+                    inside = part.ends_inside_transaction;
+                }
+                BlockEvent::End(end) => {
+                    prop_assert_eq!(index, events.len() - 1);
+                    prop_assert_eq!(end.size as usize, oracle.block.len());
+                    prop_assert_eq!(end.transactions as usize, shapes.len());
+                    prop_assert_eq!(end.parts as usize, index);
+                }
+            }
+        }
+        prop_assert!(matches!(events.last(), Some(BlockEvent::End(_))));
+        prop_assert_eq!(bytes, oracle.block);
+        prop_assert_eq!(offsets, oracle.offsets);
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..2000), witnesses: bool, size in 1usize..300) {
+        let _ = read(&bytes, witnesses, 200, &[size]);
+    }
+
+    #[test]
+    fn a_changed_byte_of_a_transaction_is_found(
+        shapes in prop::collection::vec(shape(), 1..5),
+        at: prop::sample::Index,
+        bit in 0u8..8,
+    ) {
+        // Without witnesses every byte after the count is part of a txid.
+        let oracle = block(&shapes, false);
+        let mut bytes = oracle.block.to_vec();
+        let at = oracle.header + at.index(bytes.len() - oracle.header);
+        bytes[at] ^= 1 << bit;
+        let result = read(&bytes, false, 1000, &[300]);
+        prop_assert!(result.is_err());
+    }
+}
+
+#[test]
+fn repeated_transactions_are_refused() {
+    let shapes: Vec<Shape> =
+        (0..3).map(|n| Shape { inputs: vec![n], outputs: vec![n], witnesses: None }).collect();
+    let honest = block(&shapes, false);
+    let mut bytes = honest.block.to_vec();
+    let last = bytes[honest.offsets[2] as usize..].to_vec();
+    bytes.extend_from_slice(&last);
+    bytes[80] = 4;
+    assert!(matches!(read(&bytes, false, 1000, &[1000]), Err(BlockError::Mutated { .. })));
+}
+
+#[test]
+fn declared_count_must_be_found() {
+    let shapes = [Shape { inputs: vec![1], outputs: vec![1], witnesses: None }];
+    for (declared, problem) in [(0, "no transactions"), (2, "the block ends before its last transaction")] {
+        let mut bytes = block(&shapes, false).block.to_vec();
+        bytes[80] = declared;
+        match read(&bytes, false, 1000, &[1000]) {
+            Err(BlockError::Malformed { problem: found, .. }) => assert_eq!(found, problem),
+            other => panic!("{other:?}"),
+        }
+    }
+    let mut trailing = block(&shapes, false).block.to_vec();
+    trailing.push(0);
+    assert!(matches!(read(&trailing, false, 1000, &[1000]), Err(BlockError::Malformed { .. })));
+}
+
+#[test]
+fn a_length_past_the_end_is_refused_before_it_is_awaited() {
+    let shapes = [Shape { inputs: vec![1], outputs: vec![1], witnesses: None }];
+    let mut bytes = block(&shapes, false).block.to_vec();
+    bytes[81 + 4 + 1 + 36] = 0xfc;
+    // Only the first half arrives: the error must not wait for the rest.
+    let mut reader = BlockReader::new(DownloadId(1), bytes.len() as u64, false, 1000);
+    let mut input = BytesMut::from(&bytes[..81 + 4 + 1 + 36 + 1]);
+    assert!(matches!(reader.decode(&mut input), Err(BlockError::Malformed { .. })));
+}

@@ -1,0 +1,63 @@
+//! Blocks as streams: parts cut at whole transactions, then a verdict.
+//!
+//! A block can be larger than memory (BSV's exceed 4 GB), so it never travels as one value. A reader yields
+//! [`BlockEvent::Part`]s while the bytes arrive and [`BlockEvent::End`] when everything about the block that can be
+//! checked without its chain was checked: its checksum, its number of transactions and its merkle root. If anything
+//! fails, an error follows instead of the end, and what the parts carried is void.
+
+use bytes::Bytes;
+
+use crate::BlockHash;
+
+/// Numbers the downloads of one connection, so that the parts of a second attempt are never taken for the first's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DownloadId(pub u64);
+
+/// A run of a block's bytes.
+///
+/// Parts of one download come in order and without gaps: the next part's `offset` is this one's plus its length. Part 0
+/// starts with the header and the transaction count. A cut lies between two transactions, except inside a transaction
+/// that is larger than a part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockPart {
+    /// The block, from the header in part 0.
+    pub block: BlockHash,
+    /// The download that this part belongs to.
+    pub download: DownloadId,
+    /// The part's number, from 0.
+    pub index: u32,
+    /// Where the part starts in the block, in bytes.
+    pub offset: u64,
+    /// The number in the block of the first transaction that starts in this part.
+    pub first_transaction: u64,
+    /// Where transactions start, in bytes from the start of this part, ascending.
+    pub transactions: Vec<u32>,
+    /// The bytes, never empty.
+    pub bytes: Bytes,
+    /// The part ends inside a transaction, which the next part continues.
+    pub ends_inside_transaction: bool,
+}
+
+/// What is known of a block when its last byte has passed every check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockEnd {
+    /// The block.
+    pub block: BlockHash,
+    /// The download that ends here.
+    pub download: DownloadId,
+    /// How many transactions the block has; found, and equal to what it declares.
+    pub transactions: u64,
+    /// The block's size in bytes.
+    pub size: u64,
+    /// The number of parts that were yielded.
+    pub parts: u32,
+}
+
+/// What a block reader yields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BlockEvent {
+    /// More of the block.
+    Part(BlockPart),
+    /// The block is complete and passed its checks.
+    End(BlockEnd),
+}
