@@ -1,5 +1,6 @@
 //! Block files as nodes keep them: `magic[4] | length u32 | block`, repeated.
 //!
+//! A block of 4 GiB or more has the length FFFFFFFF and its true length in 64 bits behind it, as BSV nodes write it.
 //! Nodes allocate their files ahead, so zeros may follow the last record. Bitcoin Core 28 and later obfuscate their files
 //! (`xor.dat`); such a file shows as a wrong magic here.
 
@@ -8,12 +9,17 @@ use bytes::{Buf, BytesMut};
 use super::{BlockReader, Chain, DEFAULT_PART_SIZE, Network};
 use crate::{BlockError, BlockEvent, DownloadId};
 
-/// The eight bytes before a block of `length` bytes.
+/// What stands before a block of `length` bytes: 8 bytes, or 16 from 4 GiB on.
 #[must_use]
-pub fn blk_frame_header(magic: [u8; 4], length: u32) -> [u8; 8] {
-    let mut header = [0; 8];
-    header[..4].copy_from_slice(&magic);
-    header[4..].copy_from_slice(&length.to_le_bytes());
+pub fn blk_frame_header(magic: [u8; 4], length: u64) -> Vec<u8> {
+    let mut header = magic.to_vec();
+    match u32::try_from(length) {
+        Ok(short) if short != u32::MAX => header.extend_from_slice(&short.to_le_bytes()),
+        _ => {
+            header.extend_from_slice(&u32::MAX.to_le_bytes());
+            header.extend_from_slice(&length.to_le_bytes());
+        }
+    }
     header
 }
 
@@ -55,7 +61,7 @@ pub enum BlkEvent {
         /// Where the block's own bytes start in the file.
         offset: u64,
         /// The block's size in bytes.
-        size: u32,
+        size: u64,
     },
     /// A part of the block, or its end.
     Block(BlockEvent),
@@ -67,6 +73,8 @@ pub struct BlkDecoder {
     network: Option<&'static Network>,
     /// Where in the file the next record starts.
     offset: u64,
+    /// Where the record being read starts.
+    record: u64,
     blocks: u64,
     block: Option<BlockReader>,
     padding: bool,
@@ -82,7 +90,7 @@ impl BlkDecoder {
     /// A decoder that yields parts of about `part_size` bytes.
     #[must_use]
     pub fn new(part_size: usize) -> Self {
-        Self { part_size, network: None, offset: 0, blocks: 0, block: None, padding: false }
+        Self { part_size, network: None, offset: 0, record: 0, blocks: 0, block: None, padding: false }
     }
 
     /// Takes the next event from the front of `input`; `None` when more bytes are needed.
@@ -105,9 +113,10 @@ impl BlkDecoder {
             }
             return Ok(None);
         }
-        let mut found = [0; 4];
-        input.copy_to_slice(&mut found);
-        let size = input.get_u32_le();
+        let header = if input[4..8] == [0xff; 4] { 16 } else { 8 };
+        let Some(&found) = input.first_chunk::<4>().filter(|_| input.len() >= header) else {
+            return Ok(None);
+        };
         if found == [0; 4] {
             self.padding = true;
             input.clear();
@@ -116,12 +125,15 @@ impl BlkDecoder {
         let network =
             Network::by_magic(found).filter(|network| self.network.is_none_or(|known| known == *network));
         let network = network.ok_or(BlkError::Magic { offset: self.offset, found })?;
+        input.advance(4);
+        let short = input.get_u32_le();
+        let size = if header == 16 { input.get_u64_le() } else { u64::from(short) };
         self.network = Some(network);
-        self.offset += 8;
+        self.record = self.offset;
+        self.offset += header as u64;
         self.blocks += 1;
         let witnesses = network.chain == Chain::Btc;
-        let download = DownloadId(self.blocks);
-        self.block = Some(BlockReader::new(download, u64::from(size), witnesses, self.part_size));
+        self.block = Some(BlockReader::new(DownloadId(self.blocks), size, witnesses, self.part_size));
         Ok(Some(BlkEvent::Begin { network, offset: self.offset, size }))
     }
 
@@ -133,7 +145,7 @@ impl BlkDecoder {
         match (&self.block, rest) {
             (None, []) => Ok(()),
             (None, zeros) if zeros.iter().all(|&byte| byte == 0) => Ok(()),
-            (Some(_), _) => Err(BlkError::Truncated { offset: self.offset - 8 }),
+            (Some(_), _) => Err(BlkError::Truncated { offset: self.record }),
             (None, _) => Err(BlkError::Truncated { offset: self.offset }),
         }
     }

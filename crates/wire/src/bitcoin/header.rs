@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{CompactTarget, Work};
+use super::{CompactTarget, Target, Work};
 use crate::{BlockHash, Header, sha256d};
 
 /// A Bitcoin block header, decoded.
@@ -76,7 +76,7 @@ impl BlockHeader {
     /// The work that the claimed target stands for; zero for a target that can't be met.
     #[must_use]
     pub fn work(&self) -> Work {
-        self.bits.to_target().map_or(Work::ZERO, |target| target.work())
+        self.bits.to_target().map_or(Work::ZERO, Target::work)
     }
 }
 

@@ -4,7 +4,7 @@ use super::*;
 
 fn record(network: &Network) -> Vec<u8> {
     let block = network.genesis_block();
-    let mut bytes = blk_frame_header(network.magic, block.len() as u32).to_vec();
+    let mut bytes = blk_frame_header(network.magic, block.len() as u64);
     bytes.extend_from_slice(&block);
     bytes
 }
@@ -48,4 +48,20 @@ fn errors_name_the_byte() {
     let mut file = record(Network::BTC);
     file[100] ^= 1;
     assert!(matches!(decode(&file, 50), Err(BlkError::Block { offset: 8, .. })));
+}
+
+#[test]
+fn long_records_have_long_lengths() {
+    assert_eq!(blk_frame_header(*b"abcd", 0xffff_fffe), b"abcd\xfe\xff\xff\xff");
+    assert_eq!(blk_frame_header(*b"abcd", 0xffff_ffff), b"abcd\xff\xff\xff\xff\xff\xff\xff\xff\0\0\0\0",);
+    let mut file = Network::BSV.magic.to_vec();
+    file.extend([0xff; 4]);
+    let block = Network::BSV.genesis_block();
+    file.extend((block.len() as u64).to_le_bytes());
+    file.extend_from_slice(&block);
+    for read in [1, 7, 1000] {
+        let events = decode(&file, read).unwrap();
+        assert!(matches!(events[0], BlkEvent::Begin { offset: 16, size: 285, .. }));
+        assert!(matches!(events[2], BlkEvent::Block(BlockEvent::End(_))));
+    }
 }

@@ -1,0 +1,116 @@
+//! BTC and BSV as coins.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tipward_sync::{
+    Block, BlockId,
+    peer::{
+        Protocol,
+        bitcoin::Bitcoin,
+        wire::{
+            BlockEvent, DownloadId, Header,
+            bitcoin::{BlockHeader, BlockReader, Chain, CompactTarget, DEFAULT_PART_SIZE, Network, Work},
+        },
+    },
+};
+
+use crate::{Coin, HeaderError, HeaderRules};
+
+impl Coin for &'static Network {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn magic(&self) -> [u8; 4] {
+        self.magic
+    }
+
+    fn protocol(&self) -> Arc<dyn Protocol> {
+        Arc::new(Bitcoin::new(self))
+    }
+
+    fn rules(&self) -> Box<dyn HeaderRules> {
+        Box::new(ProofOfWork { limit: self.pow_limit })
+    }
+
+    fn parse_header(&self, raw: &[u8]) -> Result<Header, HeaderError> {
+        Ok(BlockHeader::from_bytes(eighty(raw)?).into())
+    }
+
+    fn genesis_header(&self) -> Header {
+        self.genesis().into()
+    }
+
+    fn genesis_block(&self) -> Block {
+        let raw = Network::genesis_block(self);
+        let (witnesses, size) = (self.chain == Chain::Btc, raw.len() as u64);
+        let mut reader = BlockReader::new(DownloadId(0), size, witnesses, DEFAULT_PART_SIZE);
+        let mut input = BytesMut::from(raw);
+        let mut block = Block {
+            id: BlockId { height: 0, hash: self.genesis_hash() },
+            parts: Vec::new(),
+            transactions: 0,
+            size,
+            served_by: None,
+        };
+        while let Some(event) = reader.decode(&mut input).expect("a network's genesis block is a block") {
+            match event {
+                BlockEvent::Part(part) => block.parts.push(part),
+                BlockEvent::End(end) => block.transactions = end.transactions,
+            }
+        }
+        block
+    }
+}
+
+/// A header's hash must meet the target that it claims, and the target the network's limit.
+#[derive(Debug)]
+struct ProofOfWork {
+    limit: CompactTarget,
+}
+
+impl HeaderRules for ProofOfWork {
+    fn check(&self, header: &Header) -> Result<Work, HeaderError> {
+        let bits = BlockHeader::from_bytes(eighty(&header.raw)?).bits;
+        let hash = header.hash;
+        let target = bits.to_target().filter(|target| Some(*target) <= self.limit.to_target());
+        let target = target.ok_or_else(|| HeaderError::Target { hash, bits: bits.to_string() })?;
+        if !target.is_met_by(hash) {
+            return Err(HeaderError::ProofOfWork { hash, bits: bits.to_string() });
+        }
+        Ok(target.work())
+    }
+}
+
+fn eighty(raw: &[u8]) -> Result<&[u8; 80], HeaderError> {
+    raw.try_into().map_err(|_| HeaderError::Length { len: raw.len() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_network_knows_its_genesis_block() {
+        for network in Network::ALL {
+            let block = Coin::genesis_block(&network);
+            assert_eq!(block.transactions, 1, "{}", network.name);
+            assert_eq!(block.bytes(), Network::genesis_block(network));
+            assert!(network.rules().check(&network.genesis_header()).is_ok());
+        }
+    }
+
+    #[test]
+    fn work_is_checked() {
+        let rules = Network::BTC.rules();
+        let mut header = Network::BTC.genesis();
+        header.nonce += 1;
+        assert!(matches!(rules.check(&header.into()), Err(HeaderError::ProofOfWork { .. })));
+        // Enough work for a target that is too easy.
+        let easy = Network::BTC_REGTEST.genesis_header();
+        assert!(matches!(rules.check(&easy), Err(HeaderError::Target { .. })));
+        let short = Header { raw: easy.raw.slice(..79), ..easy };
+        assert_eq!(rules.check(&short), Err(HeaderError::Length { len: 79 }));
+    }
+}

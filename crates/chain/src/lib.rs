@@ -1,0 +1,37 @@
+//! Which blocks count: the block tree, fork choice and stores, and the [`Node`] that brings a program to the tip of a
+//! chain and keeps it there.
+//!
+//! ```no_run
+//! use tipward_chain::{Node, sync::{Event, peer::wire::bitcoin::Network}};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let node = Node::builder(Network::BTC_SIGNET, "data").archive().spawn().await?;
+//! let mut events = node.events();
+//! while let Some(event) = events.next().await {
+//!     match event {
+//!         Event::Applied { block, transactions, .. } => println!("{block}: {transactions} transactions"),
+//!         Event::Reorg { common, .. } => println!("back to {common}"),
+//!         Event::Synced { tip } => { println!("at the tip, {tip}"); break }
+//!         _ => {}
+//!     }
+//! }
+//! node.shutdown().await?;
+//! # Ok(()) }
+//! ```
+
+pub use tipward_sync as sync;
+
+mod archive;
+mod bitcoin;
+mod coin;
+mod headers;
+mod node;
+mod store;
+mod tree;
+
+pub use archive::{Archive, ArchiveSink, ArchivedBlock};
+pub use coin::{Coin, HeaderError, HeaderRules};
+pub use headers::HeaderChain;
+pub use node::{Node, NodeBuilder, NodeError};
+pub use store::{HeaderStore, StoreError};
+pub use tree::BlockTree;

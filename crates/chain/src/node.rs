@@ -1,0 +1,200 @@
+//! One handle for those who embed a node: build it, start it, listen to it, stop it.
+
+use std::{fmt, path::PathBuf};
+
+use tipward_sync::{
+    Block, BlockId, BlockSink, Events, Progress, Running, SinkError, SyncError, SyncOptions, SyncParts,
+    async_trait,
+    peer::{ManagerOptions, PeerAddress},
+    run,
+};
+
+use crate::{Archive, ArchiveSink, Coin, HeaderChain, StoreError};
+
+/// Why a node can't start or has ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// A store can't be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The sync has ended.
+    #[error(transparent)]
+    Sync(#[from] SyncError),
+}
+
+/// Sets up a [`Node`].
+pub struct NodeBuilder {
+    coin: Box<dyn Coin>,
+    data_dir: PathBuf,
+    sink: Option<Box<dyn BlockSink>>,
+    archive: bool,
+    give_up_without_peers: bool,
+    /// How to connect. [`connect`](Self::connect) adds to its addresses.
+    pub peers: ManagerOptions,
+    /// Bounds and time-outs of the sync.
+    pub sync: SyncOptions,
+}
+
+impl NodeBuilder {
+    /// Connects to this node and to no others but those added likewise. Without any, DNS seeds are asked.
+    #[must_use]
+    pub fn connect(mut self, address: PeerAddress) -> Self {
+        self.peers.addresses.push(address);
+        self
+    }
+
+    /// Gives the blocks to this sink.
+    #[must_use]
+    pub fn sink(mut self, sink: impl BlockSink) -> Self {
+        self.sink = Some(Box::new(sink));
+        self
+    }
+
+    /// Gives the blocks to an [`Archive`] in the folder `blocks` of the data directory.
+    #[must_use]
+    pub fn archive(mut self) -> Self {
+        self.archive = true;
+        self
+    }
+
+    /// Downloads headers and no blocks. This is so too without a sink.
+    #[must_use]
+    pub fn headers_only(mut self) -> Self {
+        self.sync.headers_only = true;
+        self
+    }
+
+    /// Ends when the block at this height is applied; asks for nothing above it.
+    #[must_use]
+    pub fn stop_at(mut self, height: u64) -> Self {
+        self.sync.stop_at = Some(height);
+        self
+    }
+
+    /// Ends when everything that the connected peers have is applied.
+    #[must_use]
+    pub fn stop_when_synced(mut self) -> Self {
+        self.sync.stop_when_synced = true;
+        self
+    }
+
+    /// Ends with [`SyncError::NoPeers`] when no address has ever worked, instead of trying for ever.
+    #[must_use]
+    pub fn give_up_without_peers(mut self) -> Self {
+        self.give_up_without_peers = true;
+        self
+    }
+
+    /// Opens the stores and starts. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// A store can't be opened, or the sink can't tell its cursor.
+    pub async fn spawn(mut self) -> Result<Node, NodeError> {
+        std::fs::create_dir_all(&self.data_dir).map_err(StoreError::io(&self.data_dir))?;
+        let headers = self.data_dir.join("headers.redb");
+        let chain = HeaderChain::open(&headers, &*self.coin, self.sync.stop_at)?;
+        let sink: Box<dyn BlockSink> = match self.sink {
+            _ if self.sync.headers_only => Box::new(NoSink),
+            Some(sink) => sink,
+            None if self.archive => {
+                let archive = Archive::open(&self.data_dir.join("blocks"), &*self.coin)?;
+                Box::new(ArchiveSink::new(archive))
+            }
+            None => {
+                self.sync.headers_only = true;
+                Box::new(NoSink)
+            }
+        };
+        let running = run(SyncParts {
+            protocol: self.coin.protocol(),
+            peers: self.peers,
+            options: self.sync,
+            give_up_without_peers: self.give_up_without_peers,
+            chain: Box::new(chain),
+            sink,
+        })
+        .await?;
+        Ok(Node { running })
+    }
+}
+
+impl fmt::Debug for NodeBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeBuilder")
+            .field("coin", &self.coin)
+            .field("data_dir", &self.data_dir)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A node that runs. Dropping it stops it without waiting for its sink.
+#[derive(Debug)]
+pub struct Node {
+    running: Running,
+}
+
+impl Node {
+    /// Sets up a node of a network that keeps its headers, and what else it stores, in this directory.
+    pub fn builder(coin: impl Coin + 'static, data_dir: impl Into<PathBuf>) -> NodeBuilder {
+        NodeBuilder {
+            coin: Box::new(coin),
+            data_dir: data_dir.into(),
+            sink: None,
+            archive: false,
+            give_up_without_peers: false,
+            peers: ManagerOptions::default(),
+            sync: SyncOptions::default(),
+        }
+    }
+
+    /// What happens from now on. A receiver that does not keep up misses events, is told so, and slows nobody down.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        self.running.events()
+    }
+
+    /// Where the node is.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.running.progress().borrow().clone()
+    }
+
+    /// Waits for the end that [`NodeBuilder::stop_at`], [`NodeBuilder::stop_when_synced`] or an error brings. May be
+    /// dropped and called again before it has returned.
+    ///
+    /// # Errors
+    /// What ended the node.
+    pub async fn wait(&mut self) -> Result<(), NodeError> {
+        Ok(self.running.wait().await?)
+    }
+
+    /// Stops: the sink finishes what it was given, connections close. Returns where the node was.
+    ///
+    /// # Errors
+    /// What had ended the node before, or the sink's error on the way out.
+    pub async fn shutdown(self) -> Result<Progress, NodeError> {
+        let progress = self.running.progress();
+        self.running.shutdown().await?;
+        let last = progress.borrow().clone();
+        Ok(last)
+    }
+}
+
+/// The sink of a node that downloads no blocks.
+struct NoSink;
+
+#[async_trait]
+impl BlockSink for NoSink {
+    async fn cursor(&mut self) -> Result<Option<BlockId>, SinkError> {
+        Ok(None)
+    }
+
+    async fn apply(&mut self, _block: Block) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    async fn rollback(&mut self, _to: BlockId) -> Result<(), SinkError> {
+        Ok(())
+    }
+}

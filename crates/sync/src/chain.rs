@@ -1,0 +1,85 @@
+//! What the scheduler needs to know of the chain.
+
+use std::{error::Error, fmt, sync::Arc};
+
+use tipward_peer::wire::{BlockHash, Header};
+
+use crate::Block;
+
+/// A block and its height; genesis has height 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlockId {
+    /// The height.
+    pub height: u64,
+    /// The hash.
+    pub hash: BlockHash,
+}
+
+impl fmt::Display for BlockId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at height {}", self.hash, self.height)
+    }
+}
+
+/// A fork choice rule's answer: the best chain so far cut to `keep` blocks, then `append` on top. If `keep` is less than
+/// there were, that is a reorg.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Update {
+    /// How many blocks stay, genesis included.
+    pub keep: u64,
+    /// The blocks that follow, in order.
+    pub append: Vec<BlockHash>,
+}
+
+/// What became of a run of headers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// How many were new.
+    pub added: usize,
+    /// The last of the run that is in the tree now; `None` if none is.
+    pub last: Option<BlockHash>,
+    /// How the best chain changed, if it did.
+    pub update: Option<Update>,
+}
+
+/// Why a run of headers was refused as a whole.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum RefusedHeaders {
+    /// The first header's parent is not in the tree.
+    #[error("the parent {parent} is not known")]
+    UnknownParent {
+        /// The parent.
+        parent: BlockHash,
+    },
+    /// A header breaks the chain's rules.
+    #[error(transparent)]
+    Invalid(Arc<dyn Error + Send + Sync>),
+    /// The headers are valid and could not be stored; not the peer's fault.
+    #[error(transparent)]
+    Store(Arc<dyn Error + Send + Sync>),
+}
+
+/// The block tree as the scheduler sees it. All calls are quick; none may block for long.
+pub trait Chain: Send + 'static {
+    /// The last block of the best chain.
+    fn tip(&self) -> BlockId;
+
+    /// The hash at a height of the best chain.
+    fn best_at(&self, height: u64) -> Option<BlockHash>;
+
+    /// The highest block of the best chain that `hash` is or descends from; `None` if `hash` is not in the tree.
+    fn fork_point(&self, hash: BlockHash) -> Option<BlockId>;
+
+    /// A block locator that starts at `from`, which is in the tree.
+    fn locator(&self, from: BlockHash) -> Vec<BlockHash>;
+
+    /// Takes headers, each the child of the one before. All or nothing.
+    ///
+    /// # Errors
+    /// They break a rule, or can't be stored; nothing of them is kept then.
+    fn accept(&mut self, headers: &[Header]) -> Result<Accepted, RefusedHeaders>;
+
+    /// A block that need not be asked for, such as genesis.
+    fn local_block(&self, id: BlockId) -> Option<Block>;
+}

@@ -1,0 +1,393 @@
+//! Runs a [`Scheduler`] with real peers, a chain and a sink.
+//!
+//! One task holds the scheduler and the chain; the sink has a task of its own, so a slow sink never keeps peers from
+//! being heard. Commands to the sink are bounded by what the scheduler lets it have unapplied.
+
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tipward_peer::{Local, Manager, ManagerOptions, Peer, PeerAddress, PeerEvent, PeerId, Protocol};
+use tokio::{
+    sync::{broadcast, mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::{sleep_until, timeout},
+};
+
+use crate::{
+    Block, BlockId, BlockSink, Chain, Event, Events, Input, Output, Progress, Scheduler, SinkError,
+    SyncOptions, scheduler::MAX_UNAPPLIED,
+};
+
+/// How many events of all peers together may wait.
+const PEER_EVENTS: usize = 64;
+/// How many events a lagging user can catch up on.
+const USER_EVENTS: usize = 1024;
+/// How long a sink may hold back what it has applied.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+/// After so long without a block the sink is flushed.
+const FLUSH_IDLE: Duration = Duration::from_millis(200);
+
+/// Why a sync ended without being asked to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SyncError {
+    /// No peer is left, and none can be hoped for: what each address came to.
+    #[error("{}", .0.join("; "))]
+    NoPeers(Vec<String>),
+    /// The sink failed.
+    #[error("the sink failed: {0}")]
+    Sink(SinkError),
+    /// Headers could not be stored, or the sink is on a block that no peer knows.
+    #[error("{0}")]
+    Chain(Arc<dyn Error + Send + Sync>),
+}
+
+/// What a sync is made of.
+pub struct SyncParts {
+    /// The network to connect to.
+    pub protocol: Arc<dyn Protocol>,
+    /// How to connect.
+    pub peers: ManagerOptions,
+    /// Bounds and time-outs.
+    pub options: SyncOptions,
+    /// End with [`SyncError::NoPeers`] when no address has ever worked, or all broke the protocol, instead of trying on.
+    pub give_up_without_peers: bool,
+    /// The block tree.
+    pub chain: Box<dyn Chain>,
+    /// Where blocks go; not used with headers only.
+    pub sink: Box<dyn BlockSink>,
+}
+
+/// A sync that is running. Dropping it stops the sync without waiting.
+#[derive(Debug)]
+pub struct Running {
+    events: broadcast::WeakSender<Event>,
+    progress: watch::Receiver<Progress>,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<Result<(), SyncError>>,
+}
+
+impl Running {
+    /// The events from now on.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        let sender = self.events.upgrade();
+        // After the end: a stream that ends at once.
+        Events(sender.map_or_else(|| broadcast::channel(1).1, |sender| sender.subscribe()))
+    }
+
+    /// Where the sync is.
+    #[must_use]
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.clone()
+    }
+
+    /// Waits for the end that [`SyncOptions::stop_at`] or an error brings.
+    ///
+    /// # Errors
+    /// What ended the sync.
+    pub async fn wait(&mut self) -> Result<(), SyncError> {
+        match (&mut self.task).await {
+            Ok(result) => result,
+            Err(panic) => Err(SyncError::Chain(Arc::new(panic))),
+        }
+    }
+
+    /// Stops: no new requests, the sink finishes what it was given and flushes, connections close.
+    ///
+    /// # Errors
+    /// What ended the sync before, or the sink's error on the way out.
+    pub async fn shutdown(mut self) -> Result<(), SyncError> {
+        drop(self.stop.take());
+        self.wait().await
+    }
+}
+
+/// Starts a sync. Must be called within a tokio runtime.
+///
+/// # Errors
+/// The sink can't tell its cursor.
+pub async fn run(mut parts: SyncParts) -> Result<Running, SyncError> {
+    let headers_only = parts.options.headers_only;
+    let cursor = if headers_only { None } else { parts.sink.cursor().await.map_err(SyncError::Sink)? };
+    let tip = parts.chain.tip();
+    let (events, _) = broadcast::channel(USER_EVENTS);
+    let weak = events.downgrade();
+    let start = Progress {
+        header_tip: Some(tip),
+        applied: cursor,
+        resumed_from: if headers_only { Some(tip).filter(|tip| tip.height > 0) } else { cursor },
+        ..Progress::default()
+    };
+    let (progress, watched) = watch::channel(start);
+    let (stop, stopped) = oneshot::channel();
+    let task = tokio::spawn(drive(parts, cursor, events, progress, stopped));
+    Ok(Running { events: weak, progress: watched, stop: Some(stop), task })
+}
+
+async fn drive(
+    parts: SyncParts,
+    cursor: Option<BlockId>,
+    events: broadcast::Sender<Event>,
+    progress: watch::Sender<Progress>,
+    stopped: oneshot::Receiver<()>,
+) -> Result<(), SyncError> {
+    let local = parts.peers.local.clone();
+    local.set_height(parts.chain.tip().height);
+    let (peer_events, inbox) = mpsc::channel(PEER_EVENTS);
+    // A rollback may precede every block.
+    let (commands, sink_inbox) = mpsc::channel(2 * MAX_UNAPPLIED);
+    let (acks, mut applied) = mpsc::channel(2 * MAX_UNAPPLIED);
+    let sink = tokio::spawn(run_sink(parts.sink, sink_inbox, acks));
+    let manager = Manager::spawn(parts.protocol, parts.peers, peer_events);
+    let mut driver = Driver {
+        scheduler: Scheduler::new(parts.options, cursor),
+        chain: parts.chain,
+        peers: BTreeMap::new(),
+        failures: BTreeMap::new(),
+        give_up: parts.give_up_without_peers,
+        commands,
+        events,
+        progress,
+        local,
+    };
+    let result = driver.run(inbox, &mut applied, stopped).await;
+    manager.shutdown().await;
+    // Without commands to come the sink finishes what it was given, flushes and ends.
+    driver.commands = mpsc::channel(1).0;
+    while let Some(block) = applied.recv().await {
+        driver.applied(&block);
+    }
+    let sink = match sink.await {
+        Ok(result) => result.map_err(SyncError::Sink),
+        Err(panic) => Err(SyncError::Sink(panic.into())),
+    };
+    // A failing sink is noticed by its closed channel first; its own error says why.
+    sink.and(result)
+}
+
+struct Driver {
+    scheduler: Scheduler,
+    chain: Box<dyn Chain>,
+    peers: BTreeMap<PeerId, Peer>,
+    /// The last failure of each address.
+    failures: BTreeMap<PeerAddress, String>,
+    give_up: bool,
+    commands: mpsc::Sender<SinkCommand>,
+    events: broadcast::Sender<Event>,
+    progress: watch::Sender<Progress>,
+    local: Local,
+}
+
+/// Whether the loop goes on.
+enum Flow {
+    Continue,
+    Stop,
+}
+
+impl Driver {
+    async fn run(
+        &mut self,
+        mut inbox: mpsc::Receiver<PeerEvent>,
+        applied: &mut mpsc::Receiver<Applied>,
+        mut stopped: oneshot::Receiver<()>,
+    ) -> Result<(), SyncError> {
+        let mut input = Input::Tick;
+        loop {
+            self.scheduler.handle(Instant::now(), input, &mut *self.chain);
+            if let Flow::Stop = self.act()? {
+                return Ok(());
+            }
+            let deadline = self.scheduler.deadline();
+            input = tokio::select! {
+                biased;
+                // Asked for, or the handle was dropped.
+                _ = &mut stopped => return Ok(()),
+                // The sink first: what it has applied makes room.
+                ack = applied.recv() => match ack {
+                    Some(block) => self.applied(&block),
+                    None => return Ok(()), // The sink has failed; its task tells why.
+                },
+                event = inbox.recv() => match event {
+                    Some(event) => self.peer_event(event)?,
+                    None => return Ok(()),
+                },
+                () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => Input::Tick,
+            };
+        }
+    }
+
+    fn act(&mut self) -> Result<Flow, SyncError> {
+        while let Some(output) = self.scheduler.poll() {
+            match output {
+                Output::Ask(peer, want) => {
+                    if self.peers.get(&peer).is_some_and(|handle| handle.ask(want).is_err()) {
+                        // Its task does not keep up with a few requests, or has ended: its end is on the way.
+                        tracing::debug!(%peer, "cannot be asked");
+                    }
+                }
+                Output::Drop(peer, fault) => {
+                    if let Some(handle) = self.peers.get(&peer) {
+                        tracing::warn!(%peer, address = %handle.address(), reason = %fault, "dropping a peer");
+                        handle.disconnect(fault.into());
+                    }
+                }
+                Output::Rollback(to) => {
+                    self.progress.send_modify(|progress| progress.reorgs += 1);
+                    self.command(SinkCommand::Rollback(to));
+                }
+                Output::Apply(block) => self.command(SinkCommand::Apply(block)),
+                Output::Headers(count) => {
+                    self.progress.send_modify(|progress| progress.headers += count as u64)
+                }
+                Output::Event(event) => self.tell(event),
+                Output::Stopped => return Ok(Flow::Stop),
+                Output::Failed(reason) => return Err(SyncError::Chain(reason)),
+            }
+        }
+        Ok(Flow::Continue)
+    }
+
+    /// The scheduler bounds what is on its way to the sink, so there is room unless the sink has ended.
+    fn command(&self, command: SinkCommand) {
+        self.commands.try_send(command).ok();
+    }
+
+    fn tell(&self, event: Event) {
+        match &event {
+            Event::Headers { tip } => {
+                self.local.set_height(tip.height);
+                self.progress.send_modify(|progress| {
+                    progress.header_tip = Some(*tip);
+                    progress.synced = false;
+                });
+            }
+            Event::Synced { .. } => self.progress.send_modify(|progress| progress.synced = true),
+            _ => {}
+        }
+        // Nobody may be listening.
+        self.events.send(event).ok();
+    }
+
+    fn applied(&self, block: &Applied) -> Input {
+        let Applied { block, transactions, size, is_received } = *block;
+        self.progress.send_modify(|progress| {
+            progress.applied = Some(block);
+            if is_received {
+                progress.blocks += 1;
+                progress.transactions += transactions;
+                progress.bytes += size;
+            }
+        });
+        self.tell(Event::Applied { block, transactions, size });
+        Input::Applied
+    }
+
+    fn peer_event(&mut self, event: PeerEvent) -> Result<Input, SyncError> {
+        Ok(match event {
+            PeerEvent::Connected(handle) => {
+                let (peer, info) = (handle.id(), handle.info().clone());
+                let (address, user_agent) = (handle.address().clone(), info.user_agent.clone());
+                tracing::info!(%peer, %address, user_agent, height = info.claimed_height, "connected");
+                self.failures.remove(&address);
+                self.peers.insert(peer, handle);
+                self.progress.send_modify(|progress| progress.peers_seen += 1);
+                self.count_peers();
+                self.tell(Event::PeerConnected { peer, address, user_agent });
+                Input::Connected(peer, info)
+            }
+            PeerEvent::Reply { peer, reply } => Input::Reply(peer, reply),
+            PeerEvent::Disconnected { peer, address, reason } => {
+                self.failures.insert(address.clone(), format!("{address} was dropped: {reason}"));
+                self.peers.remove(&peer);
+                self.count_peers();
+                self.tell(Event::PeerDisconnected { peer, address, reason: reason.to_string() });
+                Input::Disconnected(peer)
+            }
+            PeerEvent::ConnectFailed { address, reason } => {
+                self.failures.insert(address.clone(), format!("cannot connect to {address}: {reason}"));
+                self.tell(Event::ConnectFailed { address, reason: reason.to_string() });
+                Input::Tick
+            }
+            PeerEvent::ResolveFailed { seed, reason } => {
+                let address = PeerAddress { host: seed.clone(), port: 0 };
+                tracing::info!(seed, reason, "cannot resolve a DNS seed");
+                self.failures.insert(address, format!("cannot resolve {seed}: {reason}"));
+                Input::Tick
+            }
+            PeerEvent::Settled => Input::Settled,
+            PeerEvent::Exhausted if self.give_up => return Err(self.no_peers()),
+            _ => Input::Tick,
+        })
+    }
+
+    fn no_peers(&self) -> SyncError {
+        let mut failures: Vec<String> = self.failures.values().cloned().collect();
+        if failures.is_empty() {
+            failures.push("no address to connect to, and the network has no DNS seeds".to_owned());
+        }
+        SyncError::NoPeers(failures)
+    }
+
+    fn count_peers(&self) {
+        let peers = self.peers.len();
+        self.progress.send_modify(|progress| progress.peers = peers);
+    }
+}
+
+enum SinkCommand {
+    Apply(Block),
+    Rollback(BlockId),
+}
+
+/// A block that the sink has applied.
+struct Applied {
+    block: BlockId,
+    transactions: u64,
+    size: u64,
+    is_received: bool,
+}
+
+async fn run_sink(
+    mut sink: Box<dyn BlockSink>,
+    mut inbox: mpsc::Receiver<SinkCommand>,
+    acks: mpsc::Sender<Applied>,
+) -> Result<(), SinkError> {
+    let mut flush_at: Option<Instant> = None;
+    loop {
+        let command = match flush_at {
+            None => inbox.recv().await,
+            Some(at) => {
+                let patience = FLUSH_IDLE.min(at.saturating_duration_since(Instant::now()));
+                match timeout(patience, inbox.recv()).await {
+                    Ok(command) => command,
+                    Err(_) => {
+                        sink.flush().await?;
+                        flush_at = None;
+                        continue;
+                    }
+                }
+            }
+        };
+        match command {
+            None => return sink.flush().await,
+            Some(SinkCommand::Rollback(to)) => sink.rollback(to).await?,
+            Some(SinkCommand::Apply(block)) => {
+                let applied = Applied {
+                    block: block.id,
+                    transactions: block.transactions,
+                    size: block.size,
+                    is_received: block.served_by.is_some(),
+                };
+                sink.apply(block).await?;
+                // The driver may have ended.
+                acks.send(applied).await.ok();
+            }
+        }
+        flush_at.get_or_insert_with(|| Instant::now() + FLUSH_INTERVAL);
+    }
+}

@@ -1,0 +1,109 @@
+//! What a sync tells its user.
+
+use tipward_peer::{PeerAddress, PeerId};
+use tokio::sync::broadcast;
+
+use crate::BlockId;
+
+/// Something happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A peer is connected.
+    PeerConnected {
+        /// The connection.
+        peer: PeerId,
+        /// Where it is.
+        address: PeerAddress,
+        /// Its software.
+        user_agent: String,
+    },
+    /// A connection ended, or was ended by us.
+    PeerDisconnected {
+        /// The connection.
+        peer: PeerId,
+        /// Where it was.
+        address: PeerAddress,
+        /// Why.
+        reason: String,
+    },
+    /// A connection could not be made; it will be tried again.
+    ConnectFailed {
+        /// Where.
+        address: PeerAddress,
+        /// Why.
+        reason: String,
+    },
+    /// The best header chain has a new tip.
+    Headers {
+        /// The tip.
+        tip: BlockId,
+    },
+    /// The sink has applied a block.
+    Applied {
+        /// The block.
+        block: BlockId,
+        /// How many transactions it has.
+        transactions: u64,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// Another branch is the best chain now. The sink is rolled back to `common`, and the new branch follows; with
+    /// headers only, this is about headers.
+    Reorg {
+        /// The tip that was left.
+        old_tip: BlockId,
+        /// The last block that stays.
+        common: BlockId,
+    },
+    /// Everything that the connected peers have is applied.
+    Synced {
+        /// The last block.
+        tip: BlockId,
+    },
+    /// The receiver was too slow and missed so many events. [`Progress`] is never behind.
+    Missed(u64),
+}
+
+/// A stream of events. It holds the last 1024: a receiver that lags is told what it missed and holds nobody up.
+#[derive(Debug)]
+pub struct Events(pub(crate) broadcast::Receiver<Event>);
+
+impl Events {
+    /// The next event; `None` after the end of the sync.
+    pub async fn next(&mut self) -> Option<Event> {
+        match self.0.recv().await {
+            Ok(event) => Some(event),
+            Err(broadcast::error::RecvError::Lagged(missed)) => Some(Event::Missed(missed)),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}
+
+/// Where a sync is; counts are of this run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// The tip of the best header chain.
+    pub header_tip: Option<BlockId>,
+    /// The last block that the sink has applied.
+    pub applied: Option<BlockId>,
+    /// The sink's cursor at the start; with headers only, the tip at the start.
+    pub resumed_from: Option<BlockId>,
+    /// Headers received that were new.
+    pub headers: u64,
+    /// Blocks received and applied.
+    pub blocks: u64,
+    /// Transactions in them.
+    pub transactions: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Reorgs followed.
+    pub reorgs: u64,
+    /// Connections there are now.
+    pub peers: usize,
+    /// Connections there were, in all.
+    pub peers_seen: u64,
+    /// Everything that the connected peers have is applied.
+    pub synced: bool,
+}

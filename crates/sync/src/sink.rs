@@ -1,0 +1,73 @@
+//! Where blocks go.
+
+use std::error::Error;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use tipward_peer::{PeerId, wire::BlockPart};
+
+use crate::BlockId;
+
+/// Any error of a sink. It ends the sync and is returned from there.
+pub type SinkError = Box<dyn Error + Send + Sync>;
+
+/// A block that passed every check that can be made without other blocks: its checksum, its transaction count, its merkle
+/// root, and that it belongs to a header of the best chain.
+#[derive(Debug, Clone)]
+pub struct Block {
+    /// Its hash and height.
+    pub id: BlockId,
+    /// Its bytes, in order; cut between transactions, except inside one that is larger than a part.
+    pub parts: Vec<BlockPart>,
+    /// How many transactions it has.
+    pub transactions: u64,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Who served it; `None` for a block that was not asked for, such as genesis.
+    pub served_by: Option<PeerId>,
+}
+
+impl Block {
+    /// The whole block in one piece; copied only if it has several parts.
+    #[must_use]
+    pub fn bytes(&self) -> Bytes {
+        match &self.parts[..] {
+            [part] => part.bytes.clone(),
+            parts => {
+                let mut whole = BytesMut::new();
+                parts.iter().for_each(|part| whole.extend_from_slice(&part.bytes));
+                whole.freeze()
+            }
+        }
+    }
+
+    /// Where transactions start, in bytes from the start of the block, ascending.
+    pub fn transaction_offsets(&self) -> impl Iterator<Item = u64> {
+        self.parts
+            .iter()
+            .flat_map(|part| part.transactions.iter().map(|&start| part.offset + u64::from(start)))
+    }
+}
+
+/// Takes the blocks of the best chain, in order, genesis first.
+///
+/// Calls come one at a time: every block's parent is the block applied last, or the one rolled back to. On restart the
+/// sink's [`cursor`](Self::cursor) is the truth: a sink that stores its cursor in one transaction with its data sees every
+/// block exactly once. A slow sink slows the download, never a peer's standing.
+#[async_trait]
+pub trait BlockSink: Send + 'static {
+    /// The last block whose effects are stored; `None` before the first. Called once, at the start.
+    async fn cursor(&mut self) -> Result<Option<BlockId>, SinkError>;
+
+    /// Takes the next block.
+    async fn apply(&mut self, block: Block) -> Result<(), SinkError>;
+
+    /// Undoes every block above `to`, which was applied before: they are not on the best chain any more.
+    async fn rollback(&mut self, to: BlockId) -> Result<(), SinkError>;
+
+    /// Makes durable what is still held back. Called when nothing has come for a moment, about once a second while
+    /// blocks come, and at the end. Sinks that hold nothing back need not implement it.
+    async fn flush(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
