@@ -177,7 +177,14 @@ impl Connection {
                 headers.iter_mut().take(1).for_each(mine);
                 headers.truncate(1);
             }
-            Behaviour::HeadersWithoutWork => headers.iter_mut().for_each(spoil),
+            Behaviour::HeadersWithoutWork => {
+                let mut parent = headers.first().map_or(BlockHash::ZERO, |header| header.parent);
+                for header in &mut headers {
+                    header.parent = parent;
+                    spoil(header);
+                    parent = header.hash();
+                }
+            }
             Behaviour::OversizedLength => {
                 let mut frame = self.frame(&Message::Headers(Vec::new()));
                 frame[16..20].copy_from_slice(&0xf000_0000_u32.to_le_bytes());

@@ -14,7 +14,7 @@ use tipward_peer::{Local, Manager, ManagerOptions, Peer, PeerAddress, PeerEvent,
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
     task::JoinHandle,
-    time::{sleep_until, timeout},
+    time::{sleep_until, timeout_at},
 };
 
 use crate::{
@@ -27,23 +27,30 @@ const PEER_EVENTS: usize = 64;
 /// How many events a lagging user can catch up on.
 const USER_EVENTS: usize = 1024;
 /// How long a sink may hold back what it has applied.
-const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
-/// After so long without a block the sink is flushed.
-const FLUSH_IDLE: Duration = Duration::from_millis(200);
+const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Why a sync ended without being asked to.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SyncError {
-    /// No peer is left, and none can be hoped for: what each address came to.
-    #[error("{}", .0.join("; "))]
-    NoPeers(Vec<String>),
+    /// No peer is left, and none can be hoped for.
+    #[error("{first}{}", and_others(*.others))]
+    NoPeers {
+        /// What one address came to.
+        first: String,
+        /// How many other addresses failed as well.
+        others: usize,
+    },
     /// The sink failed.
     #[error("the sink failed: {0}")]
     Sink(SinkError),
     /// Headers could not be stored, or the sink is on a block that no peer knows.
     #[error("{0}")]
     Chain(Arc<dyn Error + Send + Sync>),
+}
+
+fn and_others(others: usize) -> String {
+    if others == 0 { String::new() } else { format!(" (and {others} others failed)") }
 }
 
 /// What a sync is made of.
@@ -295,7 +302,10 @@ impl Driver {
                 tracing::info!(%peer, %address, user_agent, height = info.claimed_height, "connected");
                 self.failures.remove(&address);
                 self.peers.insert(peer, handle);
-                self.progress.send_modify(|progress| progress.peers_seen += 1);
+                self.progress.send_modify(|progress| {
+                    progress.peers_seen += 1;
+                    progress.claimed_height = progress.claimed_height.max(info.claimed_height);
+                });
                 self.count_peers();
                 self.tell(Event::PeerConnected { peer, address, user_agent });
                 Input::Connected(peer, info)
@@ -326,11 +336,12 @@ impl Driver {
     }
 
     fn no_peers(&self) -> SyncError {
-        let mut failures: Vec<String> = self.failures.values().cloned().collect();
-        if failures.is_empty() {
-            failures.push("no address to connect to, and the network has no DNS seeds".to_owned());
+        let first = self.failures.values().next().cloned();
+        SyncError::NoPeers {
+            first: first
+                .unwrap_or_else(|| "no address to connect to, and no DNS seeds to ask for one".to_owned()),
+            others: self.failures.len().saturating_sub(1),
         }
-        SyncError::NoPeers(failures)
     }
 
     fn count_peers(&self) {
@@ -359,19 +370,16 @@ async fn run_sink(
 ) -> Result<(), SinkError> {
     let mut flush_at: Option<Instant> = None;
     loop {
+        if flush_at.is_some_and(|at| at <= Instant::now()) {
+            sink.flush().await?;
+            flush_at = None;
+        }
         let command = match flush_at {
             None => inbox.recv().await,
-            Some(at) => {
-                let patience = FLUSH_IDLE.min(at.saturating_duration_since(Instant::now()));
-                match timeout(patience, inbox.recv()).await {
-                    Ok(command) => command,
-                    Err(_) => {
-                        sink.flush().await?;
-                        flush_at = None;
-                        continue;
-                    }
-                }
-            }
+            Some(at) => match timeout_at(at.into(), inbox.recv()).await {
+                Ok(command) => command,
+                Err(_) => continue,
+            },
         };
         match command {
             None => return sink.flush().await,

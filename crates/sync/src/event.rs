@@ -100,6 +100,8 @@ pub struct Progress {
     pub bytes: u64,
     /// Reorgs followed.
     pub reorgs: u64,
+    /// The highest height that a peer has claimed: a hint of what is to come.
+    pub claimed_height: u64,
     /// Connections there are now.
     pub peers: usize,
     /// Connections there were, in all.

@@ -65,8 +65,8 @@ pub trait BlockSink: Send + 'static {
     /// Undoes every block above `to`, which was applied before: they are not on the best chain any more.
     async fn rollback(&mut self, to: BlockId) -> Result<(), SinkError>;
 
-    /// Makes durable what is still held back. Called when nothing has come for a moment, about once a second while
-    /// blocks come, and at the end. Sinks that hold nothing back need not implement it.
+    /// Makes durable what is still held back. Called a quarter of a second after the first call since the last flush, and
+    /// at the end. Sinks that hold nothing back need not implement it.
     async fn flush(&mut self) -> Result<(), SinkError> {
         Ok(())
     }

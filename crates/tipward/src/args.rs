@@ -1,0 +1,117 @@
+//! The arguments.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use etcetera::BaseStrategy;
+use tipward_chain::sync::peer::wire::bitcoin::Network;
+
+use crate::Failure;
+
+/// Brings a machine to the tip of a block chain over the peer-to-peer network.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Downloads headers and blocks to the tip; without arguments, from a simulated network.
+    Sync(SyncArguments),
+    /// Shows a block of the archive.
+    Block(BlockArguments),
+    /// Serves a simulated node until it is interrupted.
+    Simnet(SimnetArguments),
+    /// Lists what is in a block file: heights, hashes, transactions, sizes.
+    Inspect {
+        /// The file, as nodes write it: magic, length, block, repeated.
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SyncArguments {
+    /// btc, btc-testnet3, btc-testnet4, btc-signet, btc-regtest, bsv, bsv-testnet, bsv-stn, bsv-regtest or demo.
+    #[arg(long, value_name = "NAME", default_value = "demo", value_parser = network)]
+    pub(crate) network: &'static Network,
+    /// A node to connect to, instead of those that DNS seeds name; may be given several times.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) connect: Vec<String>,
+    /// Where to keep headers and blocks; by default a directory of the user's, by network. The demo takes a new temporary
+    /// one.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// End when the block at this height is stored.
+    #[arg(long, value_name = "HEIGHT")]
+    pub(crate) stop_at: Option<u64>,
+    /// End when everything that the connected nodes have is stored.
+    #[arg(long)]
+    pub(crate) until_synced: bool,
+    /// Download headers and no blocks.
+    #[arg(long)]
+    pub(crate) headers_only: bool,
+    /// Print JSON lines, the last one a summary.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Log to stderr; twice for more.
+    #[arg(short, long, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BlockArguments {
+    /// A block hash of 64 hexadecimal digits, or a height of the best chain.
+    #[arg(value_name = "HASH|HEIGHT")]
+    pub(crate) block: String,
+    /// The data directory that `sync` has filled.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// The network, if the data directory is the default one.
+    #[arg(long, value_name = "NAME", value_parser = network)]
+    pub(crate) network: Option<&'static Network>,
+    /// Write the block's own bytes to stdout.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) raw: bool,
+    /// Print one line of JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SimnetArguments {
+    /// Where to listen; by default the network's own port on loopback.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<String>,
+    /// How many blocks to generate.
+    #[arg(long, value_name = "N", default_value_t = 1000, conflicts_with = "from")]
+    pub(crate) blocks: u32,
+    /// What the blocks are drawn from: the same seed gives the same chain.
+    #[arg(long, value_name = "S", default_value_t = 0, conflicts_with = "from")]
+    pub(crate) seed: u64,
+    /// Serve the blocks of this file instead.
+    #[arg(long, value_name = "FILE.blk")]
+    pub(crate) from: Option<PathBuf>,
+    /// The network; generated blocks need one without real work: btc-regtest, bsv-regtest or demo.
+    #[arg(long, value_name = "NAME", default_value = "demo", value_parser = network)]
+    pub(crate) network: &'static Network,
+    /// Log to stderr; twice for more.
+    #[arg(short, long, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+fn network(name: &str) -> Result<&'static Network, String> {
+    Network::by_name(name).ok_or_else(|| {
+        let names: Vec<&str> = Network::ALL.iter().map(|network| network.name).collect();
+        format!("no such network; there are {}", names.join(", "))
+    })
+}
+
+/// The directory that a network's data is kept in unless another is asked for.
+pub(crate) fn default_data_dir(network: &Network) -> Result<PathBuf, Failure> {
+    let base = etcetera::choose_base_strategy().map_err(|error| {
+        Failure::Usage(format!("no default data directory ({error}): give --data-dir DIR"))
+    })?;
+    Ok(base.data_dir().join("tipward").join(network.name))
+}

@@ -1,0 +1,99 @@
+//! `tipward block`.
+
+use std::io::{self, IsTerminal, Read, Write};
+
+use serde_json::json;
+use tipward_chain::{
+    Archive, ArchivedBlock,
+    sync::peer::wire::{
+        BlockHash,
+        bitcoin::{BlockHeader, Network},
+    },
+};
+
+use crate::{
+    Failure,
+    args::{BlockArguments, default_data_dir},
+};
+
+pub(crate) fn run(arguments: &BlockArguments) -> Result<(), Failure> {
+    let data_dir = match (&arguments.data_dir, arguments.network) {
+        (Some(dir), _) => dir.clone(),
+        (None, Some(network)) => default_data_dir(network)?,
+        (None, None) => {
+            return Err(Failure::Usage("which archive? Give --data-dir DIR or --network NAME".to_owned()));
+        }
+    };
+    let dir = data_dir.join("blocks");
+    let name = Archive::network_name(&dir)
+        .map_err(Failure::failed)?
+        .ok_or_else(|| Failure::Failed(format!("there is no archive in {}", data_dir.display())))?;
+    let network = arguments.network.or_else(|| Network::by_name(&name));
+    let network =
+        network.ok_or_else(|| Failure::Failed(format!("{} is of unknown network {name}", dir.display())))?;
+    let archive = Archive::open(&dir, &network).map_err(Failure::failed)?;
+    let block = find(&archive, &arguments.block)?;
+    if arguments.raw {
+        return raw(&archive, &block);
+    }
+    let mut header = [0; BlockHeader::SIZE];
+    archive.read(&block).map_err(Failure::failed)?.read_exact(&mut header).map_err(Failure::failed)?;
+    let is_best =
+        archive.by_height(block.id.height).map_err(Failure::failed)?.is_some_and(|best| best == block);
+    show(&block, &BlockHeader::from_bytes(&header), is_best, arguments.json);
+    Ok(())
+}
+
+fn find(archive: &Archive, text: &str) -> Result<ArchivedBlock, Failure> {
+    let found = match (text.parse::<u64>(), text.parse::<BlockHash>()) {
+        // 64 decimal digits are a hash.
+        (_, Ok(hash)) => archive.by_hash(hash),
+        (Ok(height), _) => archive.by_height(height),
+        (Err(_), Err(_)) => {
+            return Err(Failure::Usage(format!(
+                "'{text}' is neither a height nor a hash of 64 hexadecimal digits"
+            )));
+        }
+    };
+    found
+        .map_err(Failure::failed)?
+        .ok_or_else(|| Failure::Failed(format!("block {text} is not in the archive")))
+}
+
+fn raw(archive: &Archive, block: &ArchivedBlock) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    if stdout.is_terminal() {
+        return Err(Failure::Usage("--raw writes bytes: send stdout to a file or a pipe".to_owned()));
+    }
+    let mut bytes = archive.read(block).map_err(Failure::failed)?;
+    io::copy(&mut bytes, &mut stdout).and_then(|_| stdout.flush()).map_err(Failure::failed)
+}
+
+fn show(block: &ArchivedBlock, header: &BlockHeader, is_best: bool, as_json: bool) {
+    let merkle_root = BlockHash::from_bytes(header.merkle_root).to_string();
+    let fields = [
+        ("hash", json!(block.id.hash.to_string())),
+        ("height", json!(block.id.height)),
+        ("on_best_chain", json!(is_best)),
+        ("size", json!(block.size)),
+        ("transactions", json!(block.transactions)),
+        ("version", json!(header.version)),
+        ("previous", json!(header.parent.to_string())),
+        ("merkle_root", json!(merkle_root)),
+        ("time", json!(header.time)),
+        ("bits", json!(header.bits.to_string())),
+        ("nonce", json!(header.nonce)),
+        ("segment", json!(block.segment)),
+        ("offset", json!(block.offset)),
+    ];
+    if as_json {
+        let object: serde_json::Map<String, serde_json::Value> =
+            fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        println!("{}", serde_json::Value::Object(object));
+        return;
+    }
+    for (key, value) in fields {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        println!("{:<14} {text}", key.replace('_', " "));
+    }
+}

@@ -1,0 +1,145 @@
+//! `tipward sync`.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use tipward_chain::{
+    Node, NodeError,
+    sync::{Event, peer::PeerAddress, peer::wire::bitcoin::Network},
+};
+use tipward_simnet::Demo;
+
+use crate::{
+    Failure,
+    args::{SyncArguments, default_data_dir},
+    interrupted,
+    report::{Report, Reporter},
+    runtime, trace,
+};
+
+/// What the chains of the demo are drawn from.
+const DEMO_SEED: u64 = 1;
+const TICK: Duration = Duration::from_millis(100);
+
+pub(crate) fn run(arguments: &SyncArguments) -> Result<(), Failure> {
+    let addresses = arguments
+        .connect
+        .iter()
+        .map(|text| PeerAddress::parse(text, arguments.network.default_port))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| Failure::Usage(format!("--connect: {error}")))?;
+    trace(arguments.verbose);
+    runtime()?.block_on(sync(arguments, addresses))
+}
+
+async fn sync(arguments: &SyncArguments, mut addresses: Vec<PeerAddress>) -> Result<(), Failure> {
+    let started = Instant::now();
+    let reporter = Reporter::choose(arguments.json, arguments.verbose > 0);
+    let is_demo = arguments.network == Network::DEMO && addresses.is_empty();
+    let data_dir = data_dir(arguments, is_demo)?;
+    let mut demo = None;
+    if is_demo {
+        let network = Demo::start(DEMO_SEED)
+            .await
+            .map_err(|error| Failure::Failed(format!("cannot start the simulated network: {error}")))?;
+        reporter.demo(&network);
+        addresses = network.nodes().map(|(address, _)| address.into()).collect();
+        demo = Some(network);
+    }
+    let node = builder(arguments, data_dir.clone(), addresses).spawn().await.map_err(Failure::failed)?;
+    let mut report = Report::new(reporter, arguments, started);
+    let result = follow(node, &mut report, demo.as_mut()).await;
+    if let Some(demo) = demo {
+        demo.shutdown().await;
+    }
+    let progress = result.map_err(Failure::failed)?;
+    report.summary(&progress, &data_dir);
+    Ok(())
+}
+
+fn builder(
+    arguments: &SyncArguments,
+    data_dir: PathBuf,
+    addresses: Vec<PeerAddress>,
+) -> tipward_chain::NodeBuilder {
+    let mut builder = Node::builder(arguments.network, data_dir).archive().give_up_without_peers();
+    for address in addresses {
+        builder = builder.connect(address);
+    }
+    if arguments.headers_only {
+        builder = builder.headers_only();
+    }
+    if let Some(height) = arguments.stop_at {
+        builder = builder.stop_at(height);
+    }
+    if arguments.until_synced {
+        builder = builder.stop_when_synced();
+    }
+    builder
+}
+
+fn data_dir(arguments: &SyncArguments, is_demo: bool) -> Result<PathBuf, Failure> {
+    match &arguments.data_dir {
+        Some(dir) => Ok(dir.clone()),
+        // Kept, so that its blocks can be looked at.
+        None if is_demo => Ok(tempfile::Builder::new()
+            .prefix("tipward-demo-")
+            .tempdir()
+            .map_err(|error| Failure::Failed(format!("cannot create a temporary directory: {error}")))?
+            .keep()),
+        None => default_data_dir(arguments.network),
+    }
+}
+
+/// Shows what happens until the node ends, or is to end.
+async fn follow(
+    mut node: Node,
+    report: &mut Report,
+    mut demo: Option<&mut Demo>,
+) -> Result<tipward_chain::sync::Progress, NodeError> {
+    let mut events = node.events();
+    let mut tick = tokio::time::interval(TICK);
+    let mut interrupt = std::pin::pin!(interrupted());
+    // Where the demo ends: at the tip of the branch that wins.
+    let mut ends_at = None;
+    let mut listening = true;
+    let ended = loop {
+        tokio::select! {
+            biased;
+            () = &mut interrupt => break None,
+            ended = node.wait() => break Some(ended),
+            _ = tick.tick() => report.progress(&node.progress()),
+            event = events.next(), if listening => match event {
+                Some(Event::Synced { tip }) => {
+                    report.event(&Event::Synced { tip }, &node.progress());
+                    if let Some(demo) = demo.as_deref_mut() {
+                        if ends_at.is_some_and(|height| tip.height >= height) {
+                            break None;
+                        }
+                        ends_at = Some(demo.overtake());
+                    }
+                }
+                Some(event) => report.event(&event, &node.progress()),
+                // The end of the node is on its way.
+                None => listening = false,
+            },
+        }
+    };
+    let last = match ended {
+        Some(Ok(())) => node.progress(),
+        Some(Err(error)) => {
+            report.close();
+            return Err(error);
+        }
+        None => node.shutdown().await?,
+    };
+    // What happened between the last look and the end.
+    while let Some(event) = events.next().await {
+        report.event(&event, &last);
+    }
+    report.progress(&last);
+    report.close();
+    Ok(last)
+}

@@ -1,0 +1,81 @@
+//! The command as its users meet it: output, exit codes, restarts and kills.
+
+mod crash;
+mod errors;
+mod output;
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+};
+
+use serde_json::Value;
+use tipward_chain::sync::peer::wire::bitcoin::Network;
+use tipward_simnet::{Behaviour, ChainSpec, SimChain, SimNode};
+
+fn tipward(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tipward"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    tipward(arguments).output().expect("the command runs")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("output is text")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("output is text")
+}
+
+/// Every line of the output as JSON; the last one is the summary.
+fn json_lines(output: &Output) -> Vec<Value> {
+    let lines: Vec<Value> = stdout(output)
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("nothing but JSON lines"))
+        .collect();
+    assert_eq!(lines.last().expect("a summary")["event"], "summary");
+    lines
+}
+
+fn summary(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", stderr(output));
+    json_lines(output).pop().expect("a summary")
+}
+
+fn utf8(path: &Path) -> &str {
+    path.to_str().expect("temporary paths are text")
+}
+
+/// A process that is ended by its id when dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// A simulated node in this process, on a runtime of its own.
+struct Server {
+    _runtime: tokio::runtime::Runtime,
+    node: SimNode,
+}
+
+impl Server {
+    fn start(network: &'static Network, spec: ChainSpec, behaviour: Behaviour) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+        let chain = SimChain::generate(network, spec);
+        let node = runtime.block_on(SimNode::spawn(chain, behaviour, "127.0.0.1:0")).expect("a free port");
+        Self { _runtime: runtime, node }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.node.address()
+    }
+}

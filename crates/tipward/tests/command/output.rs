@@ -1,0 +1,190 @@
+//! What the command prints when all is well.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::Stdio,
+};
+
+use tipward_chain::sync::peer::wire::bitcoin::Network;
+use tipward_simnet::{Behaviour, ChainSpec};
+use tipward_tests::{archived_blocks, testdata};
+
+use crate::{Running, Server, json_lines, run, stderr, stdout, summary, tipward, utf8};
+
+#[test]
+fn the_demo_ends_with_a_summary_and_the_way_to_the_real_network() {
+    let output = run(&["sync"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = stdout(&output);
+    assert!(text.contains("demo: a simulated network of 5 nodes on loopback"), "{text}");
+    assert!(text.contains("reorg: 8 blocks undone, back to height 1995"), "{text}");
+    assert!(text.contains("\ndemo: height 2012, "), "{text}");
+    assert!(text.ends_with("sync the real network:  tipward sync --network btc\n"), "{text}");
+    assert!(stderr(&output).is_empty());
+    // The line before it works as it stands.
+    let line = text.lines().find(|line| line.starts_with("look at a block:")).unwrap();
+    let (_, command) = line.split_once("tipward ").unwrap();
+    let arguments: Vec<&str> = command.split_whitespace().collect();
+    assert!(stdout(&run(&arguments)).contains("height         2012\n"));
+    std::fs::remove_dir_all(PathBuf::from(arguments.last().unwrap())).unwrap();
+}
+
+#[test]
+fn json_is_all_there_is_on_stdout() {
+    let server = Server::start(Network::BTC_REGTEST, ChainSpec::new(300, 1), Behaviour::Honest);
+    let (dir, address) = (tempfile::tempdir().unwrap(), server.address().to_string());
+    let sync = |more: &[&str]| {
+        let base = [
+            "sync",
+            "--network",
+            "btc-regtest",
+            "--connect",
+            &address,
+            "--data-dir",
+            utf8(dir.path()),
+            "--json",
+            "-v",
+        ];
+        run(&[&base[..], more].concat())
+    };
+    let first = sync(&["--stop-at", "120"]);
+    let lines = json_lines(&first);
+    assert!(
+        lines.iter().any(|line| line["event"] == "peer_connected" && line["address"] == address.as_str())
+    );
+    assert!(stderr(&first).contains("connected"), "-v logs to stderr");
+    let line = summary(&first);
+    let keys: Vec<&String> = line.as_object().unwrap().keys().collect();
+    let expected = [
+        "event",
+        "network",
+        "tip_height",
+        "tip_hash",
+        "headers",
+        "blocks",
+        "txs",
+        "bytes",
+        "reorgs",
+        "peers",
+        "resumed_from",
+        "elapsed_ms",
+    ];
+    assert_eq!(keys, expected);
+    assert_eq!(
+        (&line["network"], &line["tip_height"], &line["blocks"]),
+        (&"btc-regtest".into(), &120.into(), &120.into())
+    );
+    assert!(line["resumed_from"].is_null());
+
+    let chain = server.node.chain();
+    let line = summary(&sync(&["--until-synced"]));
+    assert_eq!(
+        (&line["tip_height"], &line["resumed_from"], &line["blocks"]),
+        (&300.into(), &120.into(), &180.into())
+    );
+    assert_eq!((&line["headers"], &line["peers"], &line["reorgs"]), (&180.into(), &1.into(), &0.into()));
+    assert_eq!(line["tip_hash"], chain.tip().hash.to_string());
+
+    // Nothing more to do, and a stop below the tip undoes nothing.
+    for arguments in [&["--until-synced"][..], &["--stop-at", "50"]] {
+        let line = summary(&sync(arguments));
+        assert_eq!(
+            (&line["tip_height"], &line["resumed_from"], &line["blocks"]),
+            (&300.into(), &300.into(), &0.into())
+        );
+    }
+    drop(server);
+
+    // What was stored, by height and by hash.
+    let block = &chain.blocks()[77];
+    for name in ["77", &block.hash.to_string()] {
+        let output = run(&["block", name, "--data-dir", utf8(dir.path()), "--json"]);
+        let line: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+        assert_eq!((&line["height"], &line["hash"]), (&77.into(), &block.hash.to_string().into()));
+        assert_eq!((&line["size"], &line["on_best_chain"]), (&block.raw.len().into(), &true.into()));
+        assert_eq!(run(&["block", name, "--data-dir", utf8(dir.path()), "--raw"]).stdout, block.raw);
+    }
+    // A segment is a block file.
+    let segment = dir.path().join("blocks/blk00000.blk");
+    let text = stdout(&run(&["inspect", utf8(&segment)]));
+    assert!(text.starts_with("network btc-regtest\n"), "{text}");
+    assert!(text.contains(&format!("       77  {}", block.hash)), "{text}");
+    assert!(text.contains("\n301 blocks, "), "{text}");
+}
+
+#[test]
+fn headers_only_downloads_no_blocks() {
+    let server = Server::start(Network::BSV_REGTEST, ChainSpec::new(2500, 1), Behaviour::Honest);
+    let (dir, address) = (tempfile::tempdir().unwrap(), server.address().to_string());
+    let base = [
+        "sync",
+        "--network",
+        "bsv-regtest",
+        "--connect",
+        &address,
+        "--data-dir",
+        utf8(dir.path()),
+        "--json",
+        "--headers-only",
+    ];
+    let line = summary(&run(&[&base[..], &["--stop-at", "2100"]].concat()));
+    assert_eq!(
+        (&line["tip_height"], &line["headers"], &line["blocks"]),
+        (&2100.into(), &2100.into(), &0.into())
+    );
+    let line = summary(&run(&[&base[..], &["--until-synced"]].concat()));
+    assert_eq!(
+        (&line["tip_height"], &line["headers"], &line["resumed_from"]),
+        (&2500.into(), &400.into(), &2100.into())
+    );
+    assert!(!dir.path().join("blocks").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_ends_cleanly_and_the_next_run_resumes() {
+    let slow = Behaviour::Slow { bytes_per_second: 100_000 };
+    let server = Server::start(Network::BTC_REGTEST, ChainSpec::new(400, 1), slow);
+    let (dir, address) = (tempfile::tempdir().unwrap(), server.address().to_string());
+    let arguments =
+        ["sync", "--network", "btc-regtest", "--connect", &address, "--data-dir", utf8(dir.path()), "--json"];
+    let child = tipward(&arguments).stdout(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let id = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    let line = summary(&child.wait_with_output().unwrap());
+    let height = line["tip_height"].as_u64().unwrap();
+    assert!((1..400).contains(&height), "interrupted at {height}");
+    let line = summary(&run(&[&arguments[..], &["--until-synced"]].concat()));
+    assert_eq!((&line["resumed_from"], &line["tip_height"]), (&height.into(), &400.into()));
+    assert_eq!(line["blocks"], 400 - height);
+}
+
+#[test]
+fn the_simulated_node_serves_other_processes() {
+    for (arguments, network, height) in [
+        (vec!["--blocks", "50", "--seed", "7"], Network::DEMO, 50),
+        (vec!["--network", "bsv-regtest", "--from", "bsv-regtest-chain-118.blk"], Network::BSV_REGTEST, 118),
+    ] {
+        let mut arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
+        if let Some(file) = arguments.iter_mut().find(|argument| argument.ends_with(".blk")) {
+            let Some(path) = testdata(file) else { continue };
+            *file = utf8(&path).to_owned();
+        }
+        let mut child = tipward(&["simnet", "--listen", "127.0.0.1:0"])
+            .args(&arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let _child = Running(child);
+        let address = line.strip_prefix("listening on ").unwrap().split_once(": ").unwrap().0;
+        let dir = tempfile::tempdir().unwrap();
+        let base = ["sync", "--network", network.name, "--connect", address, "--data-dir", utf8(dir.path())];
+        let line = summary(&run(&[&base[..], &["--until-synced", "--json"]].concat()));
+        assert_eq!(line["tip_height"], height);
+        assert_eq!(archived_blocks(dir.path(), network).len() as u64, height + 1);
+    }
+}

@@ -1,0 +1,164 @@
+//! A real node on a private network.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// `tipward:tipward`, for HTTP.
+const AUTHORIZATION: &str = "Basic dGlwd2FyZDp0aXB3YXJk";
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A `bitcoind` on regtest and on loopback, with an empty chain. It is stopped when dropped.
+#[derive(Debug)]
+pub struct Bitcoind {
+    child: Child,
+    _dir: TempDir,
+    rpc: SocketAddr,
+    p2p: SocketAddr,
+}
+
+impl Bitcoind {
+    /// Starts a node with these arguments beside the usual ones; `None`, said in a line, where there is no `bitcoind`: it
+    /// is looked for in the environment variable `BITCOIND` and on the path.
+    #[must_use]
+    pub fn start(arguments: &[&str]) -> Option<Self> {
+        let Some(binary) = find() else {
+            crate::missing("TIPWARD_REQUIRE_NODES", "no bitcoind: set BITCOIND or put it on the path");
+            return None;
+        };
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (rpc, p2p) = (free_address(), free_address());
+        let child = Command::new(binary)
+            .arg("-regtest")
+            .arg(format!("-datadir={}", dir.path().display()))
+            .arg(format!("-rpcport={}", rpc.port()))
+            .arg(format!("-bind={p2p}"))
+            .args(["-rpcuser=tipward", "-rpcpassword=tipward", "-rpcbind=127.0.0.1", "-rpcallowip=127.0.0.1"])
+            .args([
+                "-listenonion=0",
+                "-dnsseed=0",
+                "-fixedseeds=0",
+                "-discover=0",
+                "-natpmp=0",
+                "-fallbackfee=0.0001",
+            ])
+            .args(["-printtoconsole=0", "-server=1"])
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("bitcoind starts");
+        let node = Self { child, _dir: dir, rpc, p2p };
+        let deadline = Instant::now() + START_TIMEOUT;
+        while let Err(error) = node.try_rpc("getblockcount", &json!([])) {
+            assert!(Instant::now() < deadline, "bitcoind does not answer: {error}");
+            sleep(Duration::from_millis(100));
+        }
+        Some(node)
+    }
+
+    /// Where the node talks to peers.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.p2p
+    }
+
+    /// Calls the node.
+    ///
+    /// # Panics
+    /// The node reports an error.
+    #[must_use]
+    pub fn rpc(&self, method: &str, parameters: &Value) -> Value {
+        self.try_rpc(method, parameters).unwrap_or_else(|error| panic!("{method}{parameters}: {error}"))
+    }
+
+    /// Calls the node.
+    ///
+    /// # Errors
+    /// What the node or the connection reports.
+    pub fn try_rpc(&self, method: &str, parameters: &Value) -> Result<Value, String> {
+        let body = json!({"jsonrpc": "1.0", "id": 1, "method": method, "params": parameters}).to_string();
+        let response = minreq::post(format!("http://{}/", self.rpc))
+            .with_header("Authorization", AUTHORIZATION)
+            .with_header("Content-Type", "application/json")
+            .with_body(body)
+            .with_timeout(120)
+            .send()
+            .map_err(|error| error.to_string())?;
+        let text = response.as_str().map_err(|error| error.to_string())?;
+        let mut answer: Value = serde_json::from_str(text).map_err(|error| format!("{error}: {text}"))?;
+        match answer["error"].take() {
+            Value::Null => Ok(answer["result"].take()),
+            error => Err(error.to_string()),
+        }
+    }
+
+    /// The height of the node's best chain.
+    #[must_use]
+    pub fn height(&self) -> u64 {
+        self.rpc("getblockcount", &json!([])).as_u64().expect("a number")
+    }
+
+    /// The hash at a height, as text.
+    #[must_use]
+    pub fn hash(&self, height: u64) -> String {
+        self.rpc("getblockhash", &json!([height])).as_str().expect("a hash").to_owned()
+    }
+
+    /// The block of that hash, as hexadecimal text.
+    #[must_use]
+    pub fn block(&self, hash: &str) -> String {
+        self.rpc("getblock", &json!([hash, 0])).as_str().expect("a block").to_owned()
+    }
+
+    /// Opens a wallet and returns an address of it.
+    #[must_use]
+    pub fn wallet(&self) -> String {
+        let _ = self.rpc("createwallet", &json!(["tests"]));
+        self.rpc("getnewaddress", &json!([])).as_str().expect("an address").to_owned()
+    }
+
+    /// Mines so many blocks.
+    pub fn mine(&self, blocks: u64, address: &str) {
+        let _ = self.rpc("generatetoaddress", &json!([blocks, address]));
+    }
+
+    /// Mines up to `height`, from block 150 on with transactions.
+    pub fn mine_with_transactions(&self, height: u64, address: &str) {
+        self.mine(height.min(150).saturating_sub(self.height()), address);
+        while self.height() < height {
+            for _ in 0..3 {
+                let _ = self.rpc("sendtoaddress", &json!([address, 0.01]));
+            }
+            self.mine((height - self.height()).min(10), address);
+        }
+    }
+}
+
+impl Drop for Bitcoind {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn find() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("BITCOIND") {
+        return Some(path.into());
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join("bitcoind")).find(|file| file.is_file())
+}
+
+/// A port that was free just now.
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("a bound listener has an address")
+}

@@ -1,0 +1,38 @@
+//! What the tests share: real nodes, real chain data, and a way to slow them down.
+//!
+//! A test that finds no node or no data prints a line that says so and passes, unless `TIPWARD_REQUIRE_NODES=1` or
+//! `TIPWARD_REQUIRE_TESTDATA=1` demands them, as CI does.
+
+mod bitcoind;
+mod compare;
+mod throttle;
+
+use std::path::{Path, PathBuf};
+
+pub use bitcoind::Bitcoind;
+pub use compare::{archived_blocks, assert_archive_holds, wait_for};
+pub use throttle::Throttle;
+
+/// The README's code, compiled and run with the other tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
+
+/// A file of real chain data: in the directory that `TIPWARD_TESTDATA` names, or in `../shared/data` beside the project.
+#[must_use]
+pub fn testdata(name: &str) -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+    let dir = std::env::var_os("TIPWARD_TESTDATA").map_or(root, PathBuf::from);
+    let path = dir.join(name);
+    if path.exists() {
+        return Some(path);
+    }
+    missing("TIPWARD_REQUIRE_TESTDATA", &format!("no test data at {}", path.display()));
+    None
+}
+
+/// Says why a test is skipped, or fails it where nothing may be.
+fn missing(demand: &str, what: &str) {
+    assert!(std::env::var_os(demand).is_none_or(|value| value != "1"), "{what}, and {demand} is set");
+    println!("skipped: {what}");
+}

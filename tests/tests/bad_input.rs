@@ -1,0 +1,118 @@
+//! Peers that send what they must not: each is dropped with the reason, nothing of it is kept, and the sync goes on with
+//! the others.
+
+use std::time::Duration;
+
+use tipward_chain::{
+    Node,
+    sync::{Event, peer::wire::bitcoin::Network},
+};
+use tipward_simnet::{Behaviour, ChainSpec, SimChain, SimNode};
+use tipward_tests::assert_archive_holds;
+
+/// One liar, and an honest node slow enough for the liar to be asked.
+async fn is_dropped(behaviour: Behaviour, reason: &str) {
+    let chain = SimChain::generate(Network::BTC_REGTEST, ChainSpec::new(200, 5));
+    let liar = SimNode::spawn(chain.clone(), behaviour, "127.0.0.1:0").await.unwrap();
+    let slow = Behaviour::Slow { bytes_per_second: 200_000 };
+    let honest = SimNode::spawn(chain.clone(), slow, "127.0.0.1:0").await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::builder(Network::BTC_REGTEST, dir.path())
+        .archive()
+        .connect(liar.address().into())
+        .connect(honest.address().into())
+        .stop_when_synced()
+        .spawn()
+        .await
+        .unwrap();
+    let mut events = node.events();
+    tokio::time::timeout(Duration::from_secs(60), node.wait()).await.unwrap().unwrap();
+
+    let mut dropped = Vec::new();
+    while let Some(event) = events.next().await {
+        match event {
+            Event::PeerDisconnected { address, reason, .. } if address == liar.address().into() => {
+                dropped.push(reason);
+            }
+            Event::PeerDisconnected { reason, .. } => assert_eq!(reason, "shutting down", "the honest node"),
+            _ => {}
+        }
+    }
+    assert_eq!(dropped.len(), 1, "{behaviour:?}: dropped once and not dialled again: {dropped:?}");
+    assert!(dropped[0].contains(reason), "{behaviour:?}: {dropped:?}");
+    let blocks = chain.blocks().iter().map(|block| (block.hash, &block.raw[..]));
+    assert_archive_holds(dir.path(), Network::BTC_REGTEST, blocks);
+    liar.shutdown().await;
+    honest.shutdown().await;
+}
+
+macro_rules! dropped {
+    ($($name:ident: $behaviour:ident, $reason:literal;)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                is_dropped(Behaviour::$behaviour, $reason).await;
+            }
+        )*
+    };
+}
+
+dropped! {
+    wrong_magic: WrongMagic, "wrong network magic deadbeef, expected fabfb5da";
+    bad_checksum: BadChecksum, "'block' has checksum";
+    oversized_length: OversizedLength, "'headers' announces 4026531840 bytes, the limit is 162009";
+    headers_that_do_not_link: UnlinkedHeaders, "headers that do not link";
+    headers_of_unknown_parents: UnknownParent, "headers that do not link to the chain";
+    headers_without_work: HeadersWithoutWork, "lacks proof of work for its target 207fffff";
+    unrequested_block: UnrequestedBlock, "which was not asked for";
+    wrong_merkle_root: WrongMerkleRoot, "has a wrong merkle root";
+}
+
+/// A connection that breaks in the middle of a block is no lie: the peer is dialled again, and what it sent is void.
+#[tokio::test(flavor = "multi_thread")]
+async fn truncated_frame() {
+    let chain = SimChain::generate(Network::BTC_REGTEST, ChainSpec::new(200, 5));
+    let cutter = SimNode::spawn(chain.clone(), Behaviour::TruncatedFrame, "127.0.0.1:0").await.unwrap();
+    let slow = Behaviour::Slow { bytes_per_second: 200_000 };
+    let honest = SimNode::spawn(chain.clone(), slow, "127.0.0.1:0").await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::builder(Network::BTC_REGTEST, dir.path())
+        .archive()
+        .connect(cutter.address().into())
+        .connect(honest.address().into())
+        .stop_when_synced()
+        .spawn()
+        .await
+        .unwrap();
+    let mut events = node.events();
+    tokio::time::timeout(Duration::from_secs(60), node.wait()).await.unwrap().unwrap();
+    let mut reasons = Vec::new();
+    while let Some(event) = events.next().await {
+        if let Event::PeerDisconnected { address, reason, .. } = event
+            && address == cutter.address().into()
+        {
+            reasons.push(reason);
+        }
+    }
+    assert!(reasons.iter().any(|reason| reason.contains("in the middle of a message")), "{reasons:?}");
+    let blocks = chain.blocks().iter().map(|block| (block.hash, &block.raw[..]));
+    assert_archive_holds(dir.path(), Network::BTC_REGTEST, blocks);
+}
+
+/// With nobody else to turn to, a node that may give up says what was wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_liar_alone_ends_the_sync_with_its_reason() {
+    let chain = SimChain::generate(Network::BTC_REGTEST, ChainSpec::new(20, 5));
+    let liar = SimNode::spawn(chain, Behaviour::WrongMerkleRoot, "127.0.0.1:0").await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::builder(Network::BTC_REGTEST, dir.path())
+        .archive()
+        .connect(liar.address().into())
+        .give_up_without_peers()
+        .spawn()
+        .await
+        .unwrap();
+    let error = node.wait().await.unwrap_err().to_string();
+    let start = format!("{} was dropped: block ", liar.address());
+    assert!(error.starts_with(&start) && error.ends_with("has a wrong merkle root"), "{error}");
+}
