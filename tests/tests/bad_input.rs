@@ -1,5 +1,6 @@
 //! Peers that send what they must not: each is dropped with the reason, nothing of it is kept, and the sync goes on with
 //! the others.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
 //! Real blocks and headers.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::{fs, path::Path, sync::Arc};
 

@@ -1,4 +1,5 @@
 //! A node of ours against a real `bitcoind` on regtest.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::{path::Path, time::Duration};
 

@@ -1,4 +1,5 @@
 //! A node of ours against the simulated network: peers that are slow, leave, fall silent or lose.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::time::Duration;
 

@@ -109,7 +109,7 @@ impl Chain for HeaderChain {
             .append(new.iter().map(|header| &header.raw))
             .map_err(|error| RefusedHeaders::Store(Arc::new(error)))?;
         let updates = new.iter().zip(works).filter_map(|(header, work)| self.tree.insert(header, work));
-        let update = updates.reduce(|first, then| first.then(then));
+        let update = updates.reduce(Then::then);
         Ok(Accepted { added: new.len(), last, update })
     }
 

@@ -249,7 +249,7 @@ impl Driver {
                 }
                 Output::Apply(block) => self.command(SinkCommand::Apply(block)),
                 Output::Headers(count) => {
-                    self.progress.send_modify(|progress| progress.headers += count as u64)
+                    self.progress.send_modify(|progress| progress.headers += count as u64);
                 }
                 Output::Event(event) => self.tell(event),
                 Output::Stopped => return Ok(Flow::Stop),

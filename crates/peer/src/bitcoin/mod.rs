@@ -202,7 +202,7 @@ impl Session for BitcoinSession {
     ) -> Result<(), DisconnectReason> {
         match incoming {
             Incoming::Message(message) if matches!(self.state, State::Ready) => {
-                self.converse(message, out)?
+                self.converse(message, out)?;
             }
             Incoming::Message(message) => self.shake_hands(&message, out)?,
             Incoming::Block(_) if !matches!(self.state, State::Ready) => {

@@ -76,7 +76,8 @@ fn each_chain_hears_only_what_it_tolerates_before_verack() {
 
 #[test]
 fn peers_that_are_no_use_are_refused_with_the_reason() {
-    let cases: [(fn(&mut Version), &str); 5] = [
+    type Change = fn(&mut Version);
+    let cases: [(Change, &str); 5] = [
         (|version| version.nonce = 7, "it is this node itself"),
         (|version| version.protocol = 209, "speaks protocol 209, at least 31800 is needed"),
         (|version| version.services = Services::NONE, "does not serve blocks (services 0x0)"),

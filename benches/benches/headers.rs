@@ -1,0 +1,43 @@
+//! Headers decoded, hashed, checked for their work and put into the tree, in memory:
+//! `cargo bench -p tipward-benches --bench headers`.
+#![allow(missing_docs, reason = "criterion's macros define public functions")]
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use tipward_chain::{
+    BlockTree, Coin,
+    sync::peer::wire::{
+        Header,
+        bitcoin::{BlockHeader, Network},
+    },
+};
+use tipward_simnet::{ChainSpec, SimChain};
+
+const HEADERS: u32 = 10_000;
+
+fn headers(criterion: &mut Criterion) {
+    let network = Network::BTC_REGTEST;
+    let mut spec = ChainSpec::new(HEADERS, 1);
+    spec.max_transactions = 0;
+    let chain = SimChain::generate(network, spec);
+    let raw: Vec<[u8; 80]> = chain.blocks()[1..].iter().map(|block| block.header.to_bytes()).collect();
+    let rules = network.rules();
+    let mut group = criterion.benchmark_group("headers");
+    group.throughput(Throughput::Elements(u64::from(HEADERS)));
+    group.bench_function("decode, hash, check work, insert", |bencher| {
+        bencher.iter(|| {
+            let genesis = network.genesis_header();
+            let mut tree = BlockTree::new(&genesis, network.genesis().work());
+            for raw in &raw {
+                let header = Header::from(BlockHeader::from_bytes(raw));
+                if let Ok(work) = rules.check(&header) {
+                    tree.insert(&header, work);
+                }
+            }
+            assert_eq!(tree.tip().height, u64::from(HEADERS));
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, headers);
+criterion_main!(benches);

@@ -1,0 +1,35 @@
+//! Follows a regtest node and prints blocks and reorgs: `cargo run --bin follow-tip -- 127.0.0.1:18444`.
+
+use tipward_chain::{
+    Node,
+    sync::{
+        Event,
+        peer::{PeerAddress, wire::bitcoin::Network},
+    },
+};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let address = std::env::args().nth(1).ok_or("usage: follow-tip HOST:PORT")?;
+    let network = Network::BTC_REGTEST;
+    let node = Node::builder(network, "follow-tip-data")
+        .archive()
+        .connect(PeerAddress::parse(&address, network.default_port)?)
+        .spawn()
+        .await?;
+    let mut events = node.events();
+    loop {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => break,
+            event = events.next() => match event {
+                Some(Event::Applied { block, transactions, .. }) => println!("{block}: {transactions} transactions"),
+                Some(Event::Reorg { old_tip, common }) => println!("reorg: {old_tip} is gone, back to {common}"),
+                Some(Event::Synced { tip }) => println!("at the tip, {tip}"),
+                Some(_) => {}
+                None => break,
+            },
+        }
+    }
+    node.shutdown().await?;
+    Ok(())
+}
