@@ -3,31 +3,25 @@
 //! One task holds the scheduler and the chain; the sink has a task of its own, so a slow sink never keeps peers from
 //! being heard. Commands to the sink are bounded by what the scheduler lets it have unapplied.
 
-use std::{
-    collections::BTreeMap,
-    error::Error,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, error::Error, sync::Arc, time::Instant};
 
 use tipward_peer::{Local, Manager, ManagerOptions, Peer, PeerAddress, PeerEvent, PeerId, Protocol};
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
     task::JoinHandle,
-    time::{sleep_until, timeout_at},
+    time::sleep_until,
 };
 
 use crate::{
-    Block, BlockId, BlockSink, Chain, Event, Events, Input, Output, Progress, Scheduler, SinkError,
-    SyncOptions, scheduler::MAX_UNAPPLIED,
+    BlockId, BlockSink, Chain, Event, Events, Input, Output, Progress, Scheduler, SinkError, SyncOptions,
+    delivery::{Applied, SinkCommand, deliver},
+    scheduler::MAX_UNAPPLIED,
 };
 
 /// How many events of all peers together may wait.
 const PEER_EVENTS: usize = 64;
 /// How many events a lagging user can catch up on.
 const USER_EVENTS: usize = 1024;
-/// How long a sink may hold back what it has applied.
-const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Why a sync ended without being asked to.
 #[derive(Debug, thiserror::Error)]
@@ -149,7 +143,7 @@ async fn drive(
     // A rollback may precede every block.
     let (commands, sink_inbox) = mpsc::channel(2 * MAX_UNAPPLIED);
     let (acks, mut applied) = mpsc::channel(2 * MAX_UNAPPLIED);
-    let sink = tokio::spawn(run_sink(parts.sink, sink_inbox, acks));
+    let sink = tokio::spawn(deliver(parts.sink, sink_inbox, acks));
     let manager = Manager::spawn(parts.protocol, parts.peers, peer_events);
     let mut driver = Driver {
         scheduler: Scheduler::new(parts.options, cursor),
@@ -347,55 +341,5 @@ impl Driver {
     fn count_peers(&self) {
         let peers = self.peers.len();
         self.progress.send_modify(|progress| progress.peers = peers);
-    }
-}
-
-enum SinkCommand {
-    Apply(Block),
-    Rollback(BlockId),
-}
-
-/// A block that the sink has applied.
-struct Applied {
-    block: BlockId,
-    transactions: u64,
-    size: u64,
-    is_received: bool,
-}
-
-async fn run_sink(
-    mut sink: Box<dyn BlockSink>,
-    mut inbox: mpsc::Receiver<SinkCommand>,
-    acks: mpsc::Sender<Applied>,
-) -> Result<(), SinkError> {
-    let mut flush_at: Option<Instant> = None;
-    loop {
-        if flush_at.is_some_and(|at| at <= Instant::now()) {
-            sink.flush().await?;
-            flush_at = None;
-        }
-        let command = match flush_at {
-            None => inbox.recv().await,
-            Some(at) => match timeout_at(at.into(), inbox.recv()).await {
-                Ok(command) => command,
-                Err(_) => continue,
-            },
-        };
-        match command {
-            None => return sink.flush().await,
-            Some(SinkCommand::Rollback(to)) => sink.rollback(to).await?,
-            Some(SinkCommand::Apply(block)) => {
-                let applied = Applied {
-                    block: block.id,
-                    transactions: block.transactions,
-                    size: block.size,
-                    is_received: block.served_by.is_some(),
-                };
-                sink.apply(block).await?;
-                // The driver may have ended.
-                acks.send(applied).await.ok();
-            }
-        }
-        flush_at.get_or_insert_with(|| Instant::now() + FLUSH_INTERVAL);
     }
 }

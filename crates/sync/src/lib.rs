@@ -35,6 +35,7 @@ pub use async_trait::async_trait;
 pub use tipward_peer as peer;
 
 mod chain;
+mod delivery;
 mod driver;
 mod event;
 mod scheduler;

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use serde_json::{Value, json};
 use tipward_chain::sync::{BlockId, Event, Progress, peer::wire::bitcoin::Network};
 use tipward_simnet::Demo;
@@ -40,9 +40,12 @@ impl Reporter {
         }
         let all = MultiProgress::new();
         let bar = |name: &'static str| {
-            let template = "{prefix:8} {wide_bar} {human_pos}/{human_len} {per_sec} {msg} ETA {eta}";
+            let template = "{prefix:8} {wide_bar} {human_pos}/{human_len} {rate} {msg} ETA {eta}";
             let style =
                 ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+            let style = style.with_key("rate", |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+                write!(text, "{:.0}/s", state.per_sec()).unwrap_or_default();
+            });
             all.add(ProgressBar::new(0).with_style(style).with_prefix(name))
         };
         let (headers, blocks) = (bar("headers"), bar("blocks"));
