@@ -29,7 +29,7 @@ fn headers(criterion: &mut Criterion) {
             let mut tree = BlockTree::new(&genesis, network.genesis().work());
             for raw in &raw {
                 let header = Header::from(BlockHeader::from_bytes(raw));
-                if let Ok(work) = rules.check(&header) {
+                if let Ok(work) = rules.check(&header, tree.tip().height + 1) {
                     tree.insert(&header, work);
                 }
             }

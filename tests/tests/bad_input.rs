@@ -11,10 +11,12 @@ use tipward_chain::{
 use tipward_simnet::{Behaviour, ChainSpec, SimChain, SimNode};
 use tipward_tests::assert_archive_holds;
 
-/// One liar, and an honest node slow enough for the liar to be asked.
-async fn is_dropped(behaviour: Behaviour, reason: &str) {
+/// One liar, whose chain goes on for so many blocks that nobody must believe it, and an honest node slow enough for the liar to be asked.
+async fn is_dropped(behaviour: Behaviour, ahead: u32, reason: &str) {
     let chain = SimChain::generate(Network::BTC_REGTEST, ChainSpec::new(200, 5));
-    let liar = SimNode::spawn(chain.clone(), behaviour, "127.0.0.1:0").await.unwrap();
+    let mut longer = chain.clone();
+    longer.extend(ChainSpec::new(ahead, 6));
+    let liar = SimNode::spawn(longer, behaviour, "127.0.0.1:0").await.unwrap();
     let slow = Behaviour::Slow { bytes_per_second: 200_000 };
     let honest = SimNode::spawn(chain.clone(), slow, "127.0.0.1:0").await.unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -48,25 +50,25 @@ async fn is_dropped(behaviour: Behaviour, reason: &str) {
 }
 
 macro_rules! dropped {
-    ($($name:ident: $behaviour:ident, $reason:literal;)*) => {
+    ($($name:ident: $behaviour:ident, $ahead:literal ahead, $reason:literal;)*) => {
         $(
             #[tokio::test(flavor = "multi_thread")]
             async fn $name() {
-                is_dropped(Behaviour::$behaviour, $reason).await;
+                is_dropped(Behaviour::$behaviour, $ahead, $reason).await;
             }
         )*
     };
 }
 
 dropped! {
-    wrong_magic: WrongMagic, "wrong network magic deadbeef, expected fabfb5da";
-    bad_checksum: BadChecksum, "'block' has checksum";
-    oversized_length: OversizedLength, "'headers' announces 4026531840 bytes, the limit is 162009";
-    headers_that_do_not_link: UnlinkedHeaders, "headers that do not link";
-    headers_of_unknown_parents: UnknownParent, "headers that do not link to the chain";
-    headers_without_work: HeadersWithoutWork, "lacks proof of work for its target 207fffff";
-    unrequested_block: UnrequestedBlock, "which was not asked for";
-    wrong_merkle_root: WrongMerkleRoot, "has a wrong merkle root";
+    wrong_magic: WrongMagic, 0 ahead, "wrong network magic deadbeef, expected fabfb5da";
+    bad_checksum: BadChecksum, 0 ahead, "'block' has checksum";
+    oversized_length: OversizedLength, 0 ahead, "'headers' announces 4026531840 bytes, the limit is 162009";
+    headers_that_do_not_link: UnlinkedHeaders, 5 ahead, "does not follow the header before it";
+    headers_of_unknown_parents: UnknownParent, 0 ahead, "headers that do not link to the chain";
+    headers_without_work: HeadersWithoutWork, 0 ahead, "lacks proof of work for its target 207fffff";
+    unrequested_block: UnrequestedBlock, 0 ahead, "which was not asked for";
+    wrong_merkle_root: WrongMerkleRoot, 0 ahead, "has a wrong merkle root";
 }
 
 /// A connection that breaks in the middle of a block is no lie: the peer is dialled again, and what it sent is void.

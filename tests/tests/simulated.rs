@@ -54,6 +54,47 @@ async fn peers_that_go_away_are_replaced_and_dialled_again() {
     assert_archive_holds(dir.path(), Network::BSV_REGTEST, blocks);
 }
 
+/// A peer that pauses is asked again for what it still owes, and then sends it twice: no reason to part with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_pauses_keeps_its_place() {
+    let chain = SimChain::generate(Network::BTC_REGTEST, ChainSpec::new(300, 5));
+    let pauses = Behaviour::PausesAfter { blocks: 100, milliseconds: 5000 };
+    let server = SimNode::spawn(chain.clone(), pauses, "127.0.0.1:0").await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::builder(Network::BTC_REGTEST, dir.path())
+        .archive()
+        .connect(server.address().into())
+        .stop_when_synced()
+        .spawn()
+        .await
+        .unwrap();
+    tokio::time::timeout(Duration::from_secs(60), node.wait()).await.unwrap().unwrap();
+    assert_eq!(node.progress().peers_seen, 1);
+    let blocks = chain.blocks().iter().map(|block| (block.hash, &block.raw[..]));
+    assert_archive_holds(dir.path(), Network::BTC_REGTEST, blocks);
+    // After its end a node may still be shut down.
+    node.shutdown().await.unwrap();
+}
+
+/// With a limit, a stale branch that reaches it must not win over a chain that goes beyond.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_branch_does_not_win_by_a_limit() {
+    let chain = SimChain::generate(Network::BTC_REGTEST, ChainSpec::new(150, 5));
+    let stale = chain.fork(90, ChainSpec::new(10, 77));
+    let dir = tempfile::tempdir().unwrap();
+    let stop = || Node::builder(Network::BTC_REGTEST, dir.path()).archive().stop_at(100);
+    // Only headers of the stale branch are there at first.
+    let server = SimNode::spawn(stale, Behaviour::Honest, "127.0.0.1:0").await.unwrap();
+    let mut node = stop().headers_only().connect(server.address().into()).spawn().await.unwrap();
+    node.wait().await.unwrap();
+    drop(node);
+    server.set_chain(chain.clone());
+    let mut node = stop().connect(server.address().into()).spawn().await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), node.wait()).await.unwrap().unwrap();
+    let blocks: Vec<_> = chain.blocks()[..=100].iter().map(|block| (block.hash, &block.raw[..])).collect();
+    assert_archive_holds(dir.path(), Network::BTC_REGTEST, blocks.into_iter());
+}
+
 /// A sink of a user's, slow, with a record of what it saw.
 #[derive(Default)]
 struct Slow {

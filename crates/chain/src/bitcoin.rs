@@ -9,7 +9,7 @@ use tipward_sync::{
         Protocol,
         bitcoin::Bitcoin,
         wire::{
-            BlockEvent, DownloadId, Header,
+            BlockEvent, BlockHash, DownloadId, Header,
             bitcoin::{BlockHeader, BlockReader, Chain, CompactTarget, DEFAULT_PART_SIZE, Network, Work},
         },
     },
@@ -31,7 +31,7 @@ impl Coin for &'static Network {
     }
 
     fn rules(&self) -> Box<dyn HeaderRules> {
-        Box::new(ProofOfWork { limit: self.pow_limit })
+        Box::new(ProofOfWork { limit: self.pow_limit, chain_block: self.chain_block })
     }
 
     fn parse_header(&self, raw: &[u8]) -> Result<Header, HeaderError> {
@@ -64,14 +64,16 @@ impl Coin for &'static Network {
     }
 }
 
-/// A header's hash must meet the target that it claims, and the target the network's limit.
+/// A header's hash must meet the target that it claims, and the target the network's limit. Where a sister chain has parted,
+/// it must be on the right side.
 #[derive(Debug)]
 struct ProofOfWork {
     limit: CompactTarget,
+    chain_block: Option<(u64, BlockHash)>,
 }
 
 impl HeaderRules for ProofOfWork {
-    fn check(&self, header: &Header) -> Result<Work, HeaderError> {
+    fn check(&self, header: &Header, height: u64) -> Result<Work, HeaderError> {
         let bits = BlockHeader::from_bytes(eighty(&header.raw)?).bits;
         let hash = header.hash;
         let target = bits.to_target().filter(|target| Some(*target) <= self.limit.to_target());
@@ -79,7 +81,12 @@ impl HeaderRules for ProofOfWork {
         if !target.is_met_by(hash) {
             return Err(HeaderError::ProofOfWork { hash, bits: bits.to_string() });
         }
-        Ok(target.work())
+        match self.chain_block {
+            Some((at, expected)) if at == height && expected != hash => {
+                Err(HeaderError::OtherChain { hash, height, expected })
+            }
+            _ => Ok(target.work()),
+        }
     }
 }
 
@@ -97,7 +104,7 @@ mod tests {
             let block = Coin::genesis_block(&network);
             assert_eq!(block.transactions, 1, "{}", network.name);
             assert_eq!(block.bytes(), Network::genesis_block(network));
-            assert!(network.rules().check(&network.genesis_header()).is_ok());
+            assert!(network.rules().check(&network.genesis_header(), 0).is_ok());
         }
     }
 
@@ -106,11 +113,11 @@ mod tests {
         let rules = Network::BTC.rules();
         let mut header = Network::BTC.genesis();
         header.nonce += 1;
-        assert!(matches!(rules.check(&header.into()), Err(HeaderError::ProofOfWork { .. })));
+        assert!(matches!(rules.check(&header.into(), 1), Err(HeaderError::ProofOfWork { .. })));
         // Enough work for a target that is too easy.
         let easy = Network::BTC_REGTEST.genesis_header();
-        assert!(matches!(rules.check(&easy), Err(HeaderError::Target { .. })));
+        assert!(matches!(rules.check(&easy, 1), Err(HeaderError::Target { .. })));
         let short = Header { raw: easy.raw.slice(..79), ..easy };
-        assert_eq!(rules.check(&short), Err(HeaderError::Length { len: 79 }));
+        assert_eq!(rules.check(&short, 1), Err(HeaderError::Length { len: 79 }));
     }
 }

@@ -39,11 +39,11 @@ pub trait Coin: Send + Sync + fmt::Debug {
 
 /// What makes a header valid by itself, and what it weighs in the choice between branches.
 pub trait HeaderRules: Send + Sync + fmt::Debug {
-    /// The header's work.
+    /// The work of a header at this height.
     ///
     /// # Errors
     /// The rule that it breaks.
-    fn check(&self, header: &Header) -> Result<Work, HeaderError>;
+    fn check(&self, header: &Header, height: u64) -> Result<Work, HeaderError>;
 }
 
 /// Why a header is refused.
@@ -78,10 +78,14 @@ pub enum HeaderError {
         /// The block.
         hash: BlockHash,
     },
-    /// There are too many headers beside the best chain to keep more.
-    #[error("more than {limit} headers beside the best chain")]
-    TooManyBranches {
-        /// The most that are kept.
-        limit: usize,
+    /// It is of a chain that shares this one's past and protocol, and has parted from it.
+    #[error("header {hash} belongs to another chain: at height {height} this one has {expected}")]
+    OtherChain {
+        /// The block.
+        hash: BlockHash,
+        /// Its height.
+        height: u64,
+        /// The block that this chain has there.
+        expected: BlockHash,
     },
 }

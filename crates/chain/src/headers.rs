@@ -9,7 +9,7 @@ use tipward_sync::{
 
 use crate::{BlockTree, Coin, HeaderError, HeaderRules, HeaderStore, StoreError};
 
-/// How many headers beside the best chain are kept; who sends more is refused. Real chains have a handful.
+/// How many headers beside the best chain are kept, unless they can make another branch best. Real chains have a handful.
 const MAX_SIDE_HEADERS: usize = 100_000;
 
 /// All headers of a network: checked, stored, and the best branch known.
@@ -19,26 +19,26 @@ pub struct HeaderChain {
     rules: Box<dyn HeaderRules>,
     store: HeaderStore,
     genesis: Block,
-    /// Headers above this height are passed over.
+    /// Headers that extend the best chain above this height are passed over.
     max_height: Option<u64>,
 }
 
 impl HeaderChain {
-    /// Opens the store and rebuilds the tree from it. Headers above `max_height` that arrive later are not taken.
+    /// Opens the store and rebuilds the tree from it. Later, headers that extend the best chain above `max_height` are not
+    /// taken; a branch may be longer, for it must be able to show that it has more work.
     ///
     /// # Errors
     /// The store can't be opened, or what it holds is no chain.
     pub fn open(path: &Path, coin: &dyn Coin, max_height: Option<u64>) -> Result<Self, StoreError> {
         let (rules, store) = (coin.rules(), HeaderStore::open(path, coin)?);
         let genesis = coin.genesis_header();
-        let work = rules.check(&genesis).map_err(|error| StoreError::damaged(path, error.to_string()))?;
+        let work = rules.check(&genesis, 0).map_err(|error| StoreError::damaged(path, error.to_string()))?;
         let mut tree = BlockTree::new(&genesis, work);
         store.load(|raw| {
             let header = coin.parse_header(raw).map_err(|error| error.to_string())?;
-            let work = rules.check(&header).map_err(|error| error.to_string())?;
-            if tree.get(header.parent).is_none() {
-                return Err(format!("its parent {} is not there", header.parent));
-            }
+            let parent = tree.get(header.parent);
+            let parent = parent.ok_or_else(|| format!("its parent {} is not there", header.parent))?;
+            let work = rules.check(&header, parent.height + 1).map_err(|error| error.to_string())?;
             tree.insert(&header, work);
             Ok(())
         })?;
@@ -51,21 +51,26 @@ impl HeaderChain {
         &self.tree
     }
 
-    /// Checks the new ones among headers that follow each other: their work, in order.
-    fn check(&self, headers: &[Header]) -> Result<Vec<Work>, HeaderError> {
-        for pair in headers.windows(2) {
-            if pair[1].parent != pair[0].hash {
-                return Err(HeaderError::NotLinked { hash: pair[1].hash });
+    /// The work of each of these new headers, in order.
+    fn check(&self, headers: &[Header], below: u64) -> Result<Vec<Work>, HeaderError> {
+        (below..).zip(headers).map(|(height, header)| self.rules.check(header, height)).collect()
+    }
+
+    /// Whether a run on top of `parent` has to be kept. What can become best always is; of the rest, so much is.
+    fn has_room(&self, parent: BlockHash, works: &[Work]) -> bool {
+        let total = self.tree.work(parent).unwrap_or_default() + works.iter().copied().sum();
+        let best = self.tree.work(self.tree.tip().hash).unwrap_or_default();
+        total > best || self.tree.side_headers() + works.len() <= MAX_SIDE_HEADERS
+    }
+
+    /// How many of so many headers from height `below` on are wanted on top of `parent`.
+    fn wanted(&self, parent: BlockHash, below: u64, count: usize) -> usize {
+        match self.max_height {
+            Some(max) if parent == self.tree.tip().hash => {
+                count.min(usize::try_from(max.saturating_add(1).saturating_sub(below)).unwrap_or(usize::MAX))
             }
+            _ => count,
         }
-        let works =
-            headers.iter().map(|header| self.rules.check(header)).collect::<Result<Vec<Work>, _>>()?;
-        // On top of the best chain there is room for all.
-        let extends = headers.first().is_some_and(|first| first.parent == self.tree.tip().hash);
-        if !extends && self.tree.side_headers() + headers.len() > MAX_SIDE_HEADERS {
-            return Err(HeaderError::TooManyBranches { limit: MAX_SIDE_HEADERS });
-        }
-        Ok(works)
     }
 }
 
@@ -88,29 +93,30 @@ impl Chain for HeaderChain {
 
     fn accept(&mut self, headers: &[Header]) -> Result<Accepted, RefusedHeaders> {
         let Some(first) = headers.first() else { return Ok(Accepted { added: 0, last: None, update: None }) };
-        let known = headers.iter().take_while(|header| self.tree.get(header.hash).is_some()).count();
-        let below = match self.tree.get(first.parent) {
-            Some(parent) => parent.height + 1,
-            None if known > 0 => 0,
-            None => return Err(RefusedHeaders::UnknownParent { parent: first.parent }),
-        };
-        let room = self
-            .max_height
-            .map_or(usize::MAX, |max| usize::try_from((max + 1).saturating_sub(below)).unwrap_or(usize::MAX));
-        let headers = &headers[..headers.len().min(room)];
-        let known = known.min(headers.len());
-        let new = &headers[known..];
-        let last = headers.last().map(|header| header.hash);
-        if new.is_empty() {
-            return Ok(Accepted { added: 0, last, update: None });
+        let is_linked = |pair: &[Header]| pair[1].parent == pair[0].hash;
+        if let Some(stray) = headers.windows(2).find(|pair| !is_linked(pair)) {
+            return Err(RefusedHeaders::Invalid(Arc::new(HeaderError::NotLinked { hash: stray[1].hash })));
         }
-        let works = self.check(new).map_err(|error| RefusedHeaders::Invalid(Arc::new(error)))?;
+        let known = headers.iter().take_while(|header| self.tree.get(header.hash).is_some()).count();
+        let (known, new) = headers.split_at(known);
+        let Some(next) = new.first() else {
+            return Ok(Accepted { added: 0, last: known.last().map(|header| header.hash), update: None });
+        };
+        let Some(parent) = self.tree.get(next.parent) else {
+            return Err(RefusedHeaders::UnknownParent { parent: first.parent });
+        };
+        let below = parent.height + 1;
+        let new = &new[..self.wanted(parent.hash, below, new.len())];
+        let works = self.check(new, below).map_err(|error| RefusedHeaders::Invalid(Arc::new(error)))?;
+        let Some(last) = new.last().filter(|_| self.has_room(parent.hash, &works)) else {
+            return Ok(Accepted { added: 0, last: Some(parent.hash), update: None });
+        };
         self.store
             .append(new.iter().map(|header| &header.raw))
             .map_err(|error| RefusedHeaders::Store(Arc::new(error)))?;
         let updates = new.iter().zip(works).filter_map(|(header, work)| self.tree.insert(header, work));
         let update = updates.reduce(Then::then);
-        Ok(Accepted { added: new.len(), last, update })
+        Ok(Accepted { added: new.len(), last: Some(last.hash), update })
     }
 
     fn local_block(&self, id: BlockId) -> Option<Block> {
@@ -209,11 +215,16 @@ mod tests {
         let error = chain.accept(&bad).unwrap_err().to_string();
         assert!(error.contains("lacks proof of work"), "{error}");
 
+        // A known header does not make what follows it less of a stray.
+        chain.accept(&good[..1]).unwrap();
+        let error = chain.accept(&[good[0].clone(), good[2].clone()]).unwrap_err().to_string();
+        assert!(error.contains("does not follow the header before it"), "{error}");
+
         let strays = run(BlockHash::from_bytes([9; 32]), 2, 1);
         assert!(matches!(chain.accept(&strays), Err(RefusedHeaders::UnknownParent { .. })));
-        assert_eq!(chain.tree().len(), 1, "nothing of them is kept");
+        assert_eq!(chain.tree().len(), 2, "nothing of them is kept");
         drop(chain);
-        assert_eq!(open(&dir, None).tree().len(), 1);
+        assert_eq!(open(&dir, None).tree().len(), 2);
     }
 
     #[test]
@@ -223,7 +234,35 @@ mod tests {
         let headers = run(Network::BTC_REGTEST.genesis_hash(), 5, 1);
         let accepted = chain.accept(&headers).unwrap();
         assert_eq!((accepted.added, accepted.last), (3, Some(headers[2].hash)));
-        assert_eq!(chain.accept(&headers[3..]).unwrap(), Accepted { added: 0, last: None, update: None });
+        let passed_over = Accepted { added: 0, last: Some(headers[2].hash), update: None };
+        assert_eq!(chain.accept(&headers[3..]).unwrap(), passed_over);
+        // But a branch with more work wins, and it shows that by what lies above.
+        let branch = run(Network::BTC_REGTEST.genesis_hash(), 4, 1000);
+        assert_eq!(chain.accept(&branch).unwrap().update.unwrap().keep, 1);
+        assert_eq!(chain.tip().height, 4);
+        assert_eq!(
+            HeaderChain::open(&dir.path().join("other"), &Network::BTC_REGTEST, Some(u64::MAX))
+                .unwrap()
+                .accept(&headers)
+                .unwrap()
+                .added,
+            5
+        );
+    }
+
+    #[test]
+    fn a_header_of_a_sister_chain_is_refused_where_they_part() {
+        let dir = tempfile::tempdir().unwrap();
+        let headers = run(Network::BTC_REGTEST.genesis_hash(), 5, 1);
+        let network: &'static Network = Box::leak(Box::new(Network {
+            chain_block: Some((3, BlockHash::from_bytes([3; 32]))),
+            ..Network::BTC_REGTEST.clone()
+        }));
+        let mut chain = HeaderChain::open(&dir.path().join("headers.redb"), &network, None).unwrap();
+        assert_eq!(chain.accept(&headers[..2]).unwrap().added, 2);
+        let error = chain.accept(&headers[2..]).unwrap_err().to_string();
+        assert!(error.contains("belongs to another chain: at height 3 this one has 0303"), "{error}");
+        assert_eq!(chain.tip().height, 2);
     }
 
     #[test]

@@ -161,7 +161,7 @@ impl Node {
     }
 
     /// Waits for the end that [`NodeBuilder::stop_at`], [`NodeBuilder::stop_when_synced`] or an error brings. May be
-    /// dropped and called again before it has returned.
+    /// dropped and called again; an error is returned once.
     ///
     /// # Errors
     /// What ended the node.

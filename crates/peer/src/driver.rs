@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::{
     Connection, DisconnectReason, LinkEvent, PeerAddress, PeerEvent, PeerId, PeerInfo, Reply, Unsupported,
-    Want,
+    Want, link::after,
 };
 
 /// How many questions may wait for one peer's task.
@@ -69,11 +69,16 @@ impl Peer {
 
 pub(crate) fn end(kill: &Kill, reason: DisconnectReason) {
     kill.send_if_modified(|current| {
-        let first = current.is_none();
-        if first {
+        // The first reason stands, but a shutdown must reach those who are waiting to tell of an end.
+        let is_news = match current {
+            None => true,
+            Some(DisconnectReason::Shutdown) => false,
+            Some(_) => matches!(reason, DisconnectReason::Shutdown),
+        };
+        if is_news {
             *current = Some(reason);
         }
-        first
+        is_news
     });
 }
 
@@ -127,19 +132,18 @@ impl Driver {
         let mut killed = self.kill.subscribe();
         let mut input = BytesMut::new();
         let mut pending = VecDeque::new();
-        let mut written = Instant::now();
+        // Since when the peer has taken nothing of what waits for it.
+        let mut unread_since: Option<Instant> = None;
         loop {
             while let Some(event) = self.link.poll() {
-                let event = self.translate(event, &mut wants, was_ready).await;
-                pending.extend(event);
+                pending.extend(self.translate(event, &mut wants));
             }
             let flowing = pending.is_empty();
             let unsent = self.link.output().len();
-            if unsent == 0 {
-                written = Instant::now();
-            }
-            let deadline = if flowing { self.link.deadline() } else { Instant::now() + self.write_timeout };
-            let deadline = if unsent > 0 { deadline.min(written + self.write_timeout) } else { deadline };
+            unread_since = (unsent > 0).then(|| unread_since.unwrap_or_else(now));
+            let unread = unread_since.map(|since| after(since, self.write_timeout));
+            // While we do not read, the peer's silence is ours.
+            let deadline = flowing.then(|| self.link.deadline()).into_iter().chain(unread).min();
             make_room(&mut input, self.link.wanted());
             tokio::select! {
                 biased;
@@ -147,18 +151,31 @@ impl Driver {
                 reason = ended(&mut killed) => return Err(reason),
                 // What was read goes up before more is read: this is the back-pressure on the socket.
                 permit = self.events.reserve(), if !flowing => {
-                    let Ok(permit) = permit else { return Ok(()) };
-                    if let Some(event) = pending.pop_front() {
-                        permit.send(event);
+                    let (Ok(permit), Some(event)) = (permit, pending.pop_front()) else { return Ok(()) };
+                    let is_connected = matches!(event, PeerEvent::Connected(_));
+                    permit.send(event);
+                    if is_connected {
+                        *was_ready = true;
+                        // There is a place for each connection there may be, so this does not wait.
+                        self.on_ready.try_send(self.entry).ok();
                     }
                     if pending.is_empty() {
-                        self.link.resumed(Instant::now());
+                        self.link.resumed(now());
+                    }
+                }
+                // Time before what the peer brings, or a busy peer would never time out. It is due seldom.
+                () = sleep_until(deadline.unwrap_or_else(now).into()), if deadline.is_some() => {
+                    if unread.is_some_and(|at| at <= now()) {
+                        return Err(DisconnectReason::WriteTimedOut);
+                    }
+                    if flowing {
+                        self.link.timeout(now())?;
                     }
                 }
                 // Writes before reads, so that answers can't pile up.
                 sent = writer.write(&self.link.output()[..]), if unsent > 0 => {
                     self.link.output().advance(sent?);
-                    written = Instant::now();
+                    unread_since = None;
                 }
                 Some(want) = inbox.recv(), if flowing && unsent < OUTPUT_LIMIT => {
                     if self.link.ask(want.clone()).is_err() {
@@ -169,33 +186,16 @@ impl Driver {
                     if read? == 0 {
                         return Err(self.link.closed(&input));
                     }
-                    self.link.receive(Instant::now(), &mut input)?;
-                }
-                () = sleep_until(deadline.into()) => {
-                    let now = Instant::now();
-                    if unsent > 0 && now >= written + self.write_timeout {
-                        return Err(DisconnectReason::WriteTimedOut);
-                    }
-                    if flowing {
-                        self.link.timeout(now)?;
-                    }
+                    self.link.receive(now(), &mut input)?;
                 }
             }
         }
     }
 
-    async fn translate(
-        &mut self,
-        event: LinkEvent,
-        wants: &mut Option<mpsc::Sender<Want>>,
-        was_ready: &mut bool,
-    ) -> Option<PeerEvent> {
+    fn translate(&self, event: LinkEvent, wants: &mut Option<mpsc::Sender<Want>>) -> Option<PeerEvent> {
         match event {
             LinkEvent::Reply(reply) => Some(PeerEvent::Reply { peer: self.id, reply }),
             LinkEvent::Ready(info) => {
-                *was_ready = true;
-                // The manager takes these at once or has gone.
-                self.on_ready.send(self.entry).await.ok();
                 let (id, address, kill) = (self.id, self.address.clone(), self.kill.clone());
                 let peer = Peer { id, address, info: Arc::new(info), wants: wants.take()?, kill };
                 Some(PeerEvent::Connected(peer))
@@ -204,9 +204,17 @@ impl Driver {
     }
 }
 
+/// The runtime's clock, which tests can move.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 fn make_room(input: &mut BytesMut, wanted: usize) {
     let wanted = wanted.clamp(READ.0, READ.1);
     if input.capacity() - input.len() < wanted {
         input.reserve(wanted);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,6 +44,12 @@ impl Default for LinkOptions {
     }
 }
 
+/// The moment so much later; a duration too long to count means never.
+pub(crate) fn after(now: Instant, duration: Duration) -> Instant {
+    const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+    now.checked_add(duration).unwrap_or_else(|| now + NEVER)
+}
+
 /// What a connection tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkEvent {
@@ -112,14 +118,14 @@ pub struct Link<S: Session> {
 }
 
 impl<S: Session> Link<S> {
-    /// A connection that was opened just now. `seed` makes the nonces of pings hard to guess.
+    /// A connection that was opened just now. `seed` is where the nonces of pings start.
     #[must_use]
     pub fn new(session: S, dialect: S::Dialect, options: LinkOptions, seed: u64, now: Instant) -> Self {
         let mut link = Self {
             session,
             dialect,
             ready: false,
-            handshake_deadline: now + options.handshake_timeout,
+            handshake_deadline: after(now, options.handshake_timeout),
             options,
             last_received: now,
             last_ping: now,
@@ -160,6 +166,7 @@ impl<S: Session> Connection for Link<S> {
             self.flush();
         }
         if let Some(received) = self.dialect.block_progress()
+            && self.ready
             && now >= self.progress_told + PROGRESS_INTERVAL
         {
             self.progress_told = now;
@@ -195,7 +202,8 @@ impl<S: Session> Connection for Link<S> {
 
     fn deadline(&self) -> Instant {
         if self.ready {
-            (self.last_ping + self.options.ping_interval).min(self.last_received + self.options.idle_timeout)
+            after(self.last_ping, self.options.ping_interval)
+                .min(after(self.last_received, self.options.idle_timeout))
         } else {
             self.handshake_deadline
         }
@@ -209,10 +217,10 @@ impl<S: Session> Connection for Link<S> {
                 Ok(())
             };
         }
-        if now >= self.last_received + self.options.idle_timeout {
+        if now >= after(self.last_received, self.options.idle_timeout) {
             return Err(DisconnectReason::Idle);
         }
-        if now >= self.last_ping + self.options.ping_interval {
+        if now >= after(self.last_ping, self.options.ping_interval) {
             self.last_ping = now;
             self.pings = self.pings.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             self.session.ping(self.pings, &mut self.outbox);

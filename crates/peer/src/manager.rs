@@ -1,29 +1,31 @@
 //! The pool's task: dials, hands out handles, reconnects.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::{
     sync::{mpsc, watch},
-    task::{JoinHandle, JoinSet},
+    task::{self, JoinHandle, JoinSet},
     time::{sleep_until, timeout},
 };
 
 use crate::{
     ConnectError, Dial, DisconnectReason, LinkOptions, Local, Peer, PeerAddress, PeerId, Penalty, Pool,
     PoolOptions, Protocol, Reply,
-    driver::{Driver, Kill, end, ended},
+    driver::{Driver, Ended, Kill, end, ended, now},
     transport,
 };
 
+/// The most connections that any options allow.
+const MAX_PEERS: usize = 10_000;
 /// How long connections may take to end at shutdown.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long resolving one DNS seed may take.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often DNS seeds are asked again while they give no address.
+/// How often DNS seeds are asked again while there is room for peers and no address is left to try.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How a manager behaves.
@@ -126,6 +128,7 @@ impl Manager {
             random,
             pool,
             connections: JoinSet::new(),
+            entries: HashMap::new(),
             kills: BTreeMap::new(),
             next_id: 0,
             was_settled: false,
@@ -134,7 +137,7 @@ impl Manager {
         Self { stop, task: tokio::spawn(task.run(stopped)) }
     }
 
-    /// Ends every connection and waits until they are closed.
+    /// Ends every connection and waits until they are closed. Ends are told as far as the receiver of the events has room.
     pub async fn shutdown(self) {
         self.stop.send(true).ok();
         self.task.await.ok();
@@ -147,7 +150,9 @@ struct PoolTask {
     events: mpsc::Sender<PeerEvent>,
     random: fastrand::Rng,
     pool: Pool,
-    connections: JoinSet<(usize, Penalty)>,
+    connections: JoinSet<Penalty>,
+    /// Which address each task is for.
+    entries: HashMap<task::Id, usize>,
     kills: BTreeMap<usize, Kill>,
     next_id: u64,
     was_settled: bool,
@@ -174,33 +179,36 @@ impl PoolTask {
     async fn keep_connected(&mut self) {
         let given = std::mem::take(&mut self.options.addresses);
         let by_dns = given.is_empty();
-        let mut next_resolve = Instant::now();
-        let now = Instant::now();
-        given.into_iter().for_each(|address| self.pool.add(address, now));
-        let (on_ready, mut ready) = mpsc::channel(16);
+        let mut next_resolve = now();
+        given.into_iter().for_each(|address| self.pool.add(address, now()));
+        let (on_ready, mut ready) = mpsc::channel(self.options.pool.max_peers.clamp(1, MAX_PEERS));
         while !self.events.is_closed() {
-            if by_dns && self.pool.is_exhausted() && Instant::now() >= next_resolve {
+            if by_dns && self.pool.wants_addresses() && now() >= next_resolve {
                 self.resolve_seeds().await;
-                next_resolve = Instant::now() + RESOLVE_INTERVAL;
+                next_resolve = now() + RESOLVE_INTERVAL;
             }
-            while let Some(dial) = self.pool.poll(Instant::now()) {
+            while let Some(dial) = self.pool.poll(now()) {
                 self.dial(dial, on_ready.clone());
             }
             self.tell_turns().await;
-            let retry = if by_dns && self.pool.is_exhausted() { Some(next_resolve) } else { None };
+            let retry = (by_dns && self.pool.wants_addresses()).then_some(next_resolve);
             let deadline = self.pool.deadline().into_iter().chain(retry).min();
             tokio::select! {
                 biased;
                 // Before its end, which may follow at once.
-                Some(entry) = ready.recv() => self.pool.connected(entry, Instant::now()),
-                Some(joined) = self.connections.join_next() => {
-                    // A task that panicked names no entry; tests would have seen it.
-                    if let Ok((entry, penalty)) = joined {
+                Some(entry) = ready.recv() => self.pool.connected(entry, now()),
+                Some(joined) = self.connections.join_next_with_id() => {
+                    let (id, penalty) = match joined {
+                        Ok(ended) => ended,
+                        // A bug in a session must cost its connection only.
+                        Err(panic) => (panic.id(), Penalty::BackOff),
+                    };
+                    if let Some(entry) = self.entries.remove(&id) {
                         self.kills.remove(&entry);
-                        self.pool.ended(entry, penalty, Instant::now());
+                        self.pool.ended(entry, penalty, now());
                     }
                 }
-                () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => {}
+                () = sleep_until(deadline.unwrap_or_else(now).into()), if deadline.is_some() => {}
                 () = self.events.closed() => {}
             }
         }
@@ -232,7 +240,7 @@ impl PoolTask {
             let reason = match found {
                 Ok(Ok(addresses)) => {
                     tracing::debug!(seed, found = addresses.len(), "resolved a DNS seed");
-                    addresses.into_iter().for_each(|address| self.pool.add(address, Instant::now()));
+                    addresses.into_iter().for_each(|address| self.pool.add(address, now()));
                     continue;
                 }
                 Ok(Err(error)) => error.to_string(),
@@ -244,53 +252,93 @@ impl PoolTask {
 
     fn dial(&mut self, dial: Dial, on_ready: mpsc::Sender<usize>) {
         self.next_id += 1;
-        let id = PeerId(self.next_id);
         let kill: Kill = Arc::new(watch::channel(None).0);
         self.kills.insert(dial.entry, kill.clone());
-        let (protocol, options) = (self.protocol.clone(), self.options.clone());
-        let (events, seed) = (self.events.clone(), self.random.u64(..));
-        self.connections.spawn(async move {
-            let Dial { entry, address } = dial;
-            let mut killed = kill.subscribe();
-            tracing::debug!(%id, %address, "connecting");
-            let connecting = tokio::select! {
-                biased;
-                _ = ended(&mut killed) => return (entry, Penalty::None),
-                connecting = transport::connect(&address, options.connect_timeout) => connecting,
-            };
-            let failure = match connecting {
-                Err(reason) => reason,
-                Ok(stream) => {
-                    let link = protocol.connect(&options.local, &options.link, seed, Instant::now());
-                    let (address, events) = (address.clone(), events.clone());
-                    let write_timeout = options.link.write_timeout;
-                    let driver = Driver {
-                        id,
-                        address: address.clone(),
-                        link,
-                        write_timeout,
-                        events: events.clone(),
-                        kill,
-                        on_ready,
-                        entry,
-                    };
-                    let ended = driver.run(stream).await;
-                    if ended.was_ready {
-                        tracing::info!(%id, %address, reason = %ended.reason, "disconnected");
-                        let penalty = ended.reason.penalty();
-                        events
-                            .send(PeerEvent::Disconnected { peer: id, address, reason: ended.reason })
-                            .await
-                            .ok();
-                        return (entry, penalty);
-                    }
-                    ConnectError::Handshake(ended.reason)
-                }
-            };
-            tracing::info!(%address, reason = %failure, "cannot connect");
-            let penalty = failure.penalty();
-            events.send(PeerEvent::ConnectFailed { address, reason: failure }).await.ok();
-            (entry, penalty)
-        });
+        let connection = Connecting {
+            id: PeerId(self.next_id),
+            entry: dial.entry,
+            address: dial.address,
+            protocol: self.protocol.clone(),
+            options: self.options.clone(),
+            seed: self.random.u64(..),
+            events: self.events.clone(),
+            kill,
+            on_ready,
+        };
+        let task = self.connections.spawn(connection.run());
+        self.entries.insert(task.id(), dial.entry);
     }
+}
+
+/// One attempt at an address, and the connection that comes of it.
+struct Connecting {
+    id: PeerId,
+    entry: usize,
+    address: PeerAddress,
+    protocol: Arc<dyn Protocol>,
+    options: ManagerOptions,
+    seed: u64,
+    events: mpsc::Sender<PeerEvent>,
+    kill: Kill,
+    on_ready: mpsc::Sender<usize>,
+}
+
+impl Connecting {
+    /// Runs to the end, tells of it, and says what it means for the address.
+    async fn run(self) -> Penalty {
+        let Self { id, entry, address, protocol, options, seed, events, kill, on_ready } = self;
+        let mut killed = kill.subscribe();
+        tracing::debug!(%id, %address, "connecting");
+        let connecting = tokio::select! {
+            biased;
+            _ = ended(&mut killed) => return Penalty::None,
+            connecting = transport::connect(&address, options.connect_timeout) => connecting,
+        };
+        let (event, penalty) = match connecting {
+            Err(reason) => connect_failed(address, reason),
+            Ok(stream) => {
+                let link = protocol.connect(&options.local, &options.link, seed, now());
+                let write_timeout = options.link.write_timeout;
+                let driver = Driver {
+                    id,
+                    address: address.clone(),
+                    link,
+                    write_timeout,
+                    events: events.clone(),
+                    kill,
+                    on_ready,
+                    entry,
+                };
+                let Ended { reason, was_ready } = driver.run(stream).await;
+                if was_ready {
+                    tracing::info!(%id, %address, %reason, "disconnected");
+                    let penalty = reason.penalty();
+                    (PeerEvent::Disconnected { peer: id, address, reason }, penalty)
+                } else {
+                    connect_failed(address, ConnectError::Handshake(reason))
+                }
+            }
+        };
+        // The receiver may have stopped taking events, and then stops us.
+        tokio::select! {
+            biased;
+            permit = events.reserve() => if let Ok(permit) = permit { permit.send(event) },
+            () = is_shutdown(&mut killed) => {}
+        }
+        penalty
+    }
+}
+
+/// Waits until the pool shuts down; a peer that was disconnected alone still has its end told.
+async fn is_shutdown(killed: &mut watch::Receiver<Option<DisconnectReason>>) {
+    let is_shutdown = |reason: &Option<DisconnectReason>| matches!(reason, Some(DisconnectReason::Shutdown));
+    if killed.wait_for(is_shutdown).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn connect_failed(address: PeerAddress, reason: ConnectError) -> (PeerEvent, Penalty) {
+    tracing::info!(%address, %reason, "cannot connect");
+    let penalty = reason.penalty();
+    (PeerEvent::ConnectFailed { address, reason }, penalty)
 }

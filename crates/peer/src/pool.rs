@@ -5,9 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{PeerAddress, Penalty};
+use crate::{PeerAddress, Penalty, link::after};
 
-/// The most addresses a pool keeps; more are refused.
+/// The most addresses a pool keeps; a further one replaces the one that failed most and never worked, or is refused.
 const MAX_ADDRESSES: usize = 1024;
 /// A connection that lived this long clears the failures of its address.
 const STABLE: Duration = Duration::from_secs(60);
@@ -84,18 +84,27 @@ impl Pool {
         Self { options, random: fastrand::Rng::with_seed(seed), entries: Vec::new() }
     }
 
-    /// Adds an address unless it is known or the pool is full.
+    /// Adds an address unless it is known or the pool is full of better ones.
     pub fn add(&mut self, address: PeerAddress, now: Instant) {
-        if self.entries.len() < MAX_ADDRESSES && self.entries.iter().all(|entry| entry.address != address) {
-            let state = State::Waiting { until: now };
-            self.entries.push(Entry { address, state, failures: 0, history: History::NeverTried });
+        if self.entries.iter().any(|entry| entry.address == address) {
+            return;
+        }
+        let state = State::Waiting { until: now };
+        let entry = Entry { address, state, failures: 0, history: History::NeverTried };
+        if self.entries.len() < MAX_ADDRESSES {
+            return self.entries.push(entry);
+        }
+        let is_idle = |entry: &&mut Entry| {
+            matches!(entry.state, State::Waiting { .. }) && entry.history == History::NeverWorked
+        };
+        if let Some(worst) = self.entries.iter_mut().filter(is_idle).max_by_key(|entry| entry.failures) {
+            *worst = entry;
         }
     }
 
     /// The next address to dial, which counts as being dialled from now on. Those that failed least come first.
     pub fn poll(&mut self, now: Instant) -> Option<Dial> {
-        let busy = |entry: &&Entry| matches!(entry.state, State::Dialing | State::Connected { .. });
-        if self.entries.iter().filter(busy).count() >= self.options.max_peers {
+        if self.is_full() {
             return None;
         }
         let due = |entry: &Entry| match entry.state {
@@ -130,17 +139,20 @@ impl Pool {
         entry.failures =
             if was_stable && penalty == Penalty::None { 1 } else { entry.failures.saturating_add(1) };
         entry.state = if penalty == Penalty::Ban {
-            State::Banned { until: now + self.options.ban }
+            State::Banned { until: after(now, self.options.ban) }
         } else {
-            let doubled = self.options.min_back_off * 2_u32.pow((entry.failures - 1).min(16));
-            let pause = doubled.min(self.options.max_back_off);
-            State::Waiting { until: now + pause.mul_f64(0.75 + 0.5 * self.random.f64()) }
+            let doubled = self.options.min_back_off.saturating_mul(2_u32.pow((entry.failures - 1).min(16)));
+            let pause = doubled.min(self.options.max_back_off).mul_f64(1.0 - 0.5 * self.random.f64());
+            State::Waiting { until: after(now, pause) }
         };
     }
 
     /// When [`poll`](Self::poll) has something next; `None` if only an end can bring that about.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
+        if self.is_full() {
+            return None;
+        }
         self.entries
             .iter()
             .filter_map(|entry| match entry.state {
@@ -148,6 +160,17 @@ impl Pool {
                 State::Dialing | State::Connected { .. } => None,
             })
             .min()
+    }
+
+    /// Whether there is room for connections and no address that was not tried yet: time to look for more.
+    #[must_use]
+    pub fn wants_addresses(&self) -> bool {
+        !self.is_full() && self.entries.iter().all(|entry| entry.history != History::NeverTried)
+    }
+
+    fn is_full(&self) -> bool {
+        let busy = |entry: &&Entry| matches!(entry.state, State::Dialing | State::Connected { .. });
+        self.entries.iter().filter(busy).count() >= self.options.max_peers
     }
 
     /// Whether no more connections are to be expected at once: every address was tried, or there are as many connections
@@ -203,7 +226,7 @@ mod tests {
         }
         for (n, pause) in pauses.iter().enumerate() {
             let expected = 2_f64.powi(n as i32).min(60.0);
-            assert!((0.75 * expected..=1.25 * expected).contains(pause), "pause {n}: {pause}");
+            assert!((0.5 * expected..=expected).contains(pause), "pause {n}: {pause}");
         }
     }
 
@@ -220,8 +243,33 @@ mod tests {
         assert!(!pool.is_settled());
         dials.iter().for_each(|dial| pool.connected(dial.entry, now));
         assert!(pool.is_settled());
+        assert_eq!(pool.deadline(), None, "only an end makes room");
+        assert!(!pool.wants_addresses());
         pool.ended(dials[0].entry, Penalty::None, now);
         assert_eq!(pool.poll(now).unwrap().address, address("host8"), "the untried come first");
+    }
+
+    #[test]
+    fn a_full_pool_makes_room_for_the_untried() {
+        let now = Instant::now();
+        let mut pool = Pool::new(PoolOptions::default(), 1);
+        (0..MAX_ADDRESSES).for_each(|n| pool.add(address(&format!("host{n}")), now));
+        pool.add(address("late"), now);
+        assert!(pool.entries.iter().all(|entry| entry.address.host != "late"), "nobody has failed");
+        let dial = pool.poll(now).unwrap();
+        pool.ended(dial.entry, Penalty::BackOff, now);
+        pool.add(address("late"), now);
+        assert_eq!((pool.entries.len(), &*pool.entries[dial.entry].address.host), (MAX_ADDRESSES, "late"));
+    }
+
+    #[test]
+    fn a_ban_may_be_for_ever() {
+        let now = Instant::now();
+        let mut pool = Pool::new(PoolOptions { ban: Duration::MAX, ..PoolOptions::default() }, 1);
+        pool.add(address("a"), now);
+        let dial = pool.poll(now).unwrap();
+        pool.ended(dial.entry, Penalty::Ban, now);
+        assert!(pool.deadline().unwrap() > now + Duration::from_secs(1 << 30));
     }
 
     #[test]
@@ -249,9 +297,6 @@ mod tests {
         pool.connected(dial.entry, now);
         pool.ended(dial.entry, Penalty::None, now + STABLE);
         assert!(!pool.is_exhausted());
-        assert!(
-            pool.deadline().unwrap() <= now + STABLE + Duration::from_millis(1250),
-            "back-off starts over"
-        );
+        assert!(pool.deadline().unwrap() <= now + STABLE + Duration::from_secs(1), "back-off starts over");
     }
 }

@@ -16,6 +16,13 @@ pub enum Behaviour {
         /// Blocks served on each connection before.
         blocks: u32,
     },
+    /// Stops once after so many blocks, then goes on with what it was asked.
+    PausesAfter {
+        /// Blocks served on each connection before.
+        blocks: u32,
+        /// How long, in milliseconds.
+        milliseconds: u64,
+    },
     /// Closes the connection after so many blocks.
     ClosesAfter {
         /// Blocks served on each connection before.

@@ -232,6 +232,10 @@ impl Connection {
         }
         match self.behaviour {
             Behaviour::ClosesAfter { blocks } if self.served >= blocks => Err(ServeError::Done),
+            Behaviour::PausesAfter { blocks, milliseconds } if self.served == blocks => {
+                sleep(Duration::from_millis(milliseconds)).await;
+                Ok(())
+            }
             _ => Ok(()),
         }
     }

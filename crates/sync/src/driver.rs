@@ -69,7 +69,8 @@ pub struct Running {
     events: broadcast::WeakSender<Event>,
     progress: watch::Receiver<Progress>,
     stop: Option<oneshot::Sender<()>>,
-    task: JoinHandle<Result<(), SyncError>>,
+    /// `None` once its end was told.
+    task: Option<JoinHandle<Result<(), SyncError>>>,
 }
 
 impl Running {
@@ -87,15 +88,18 @@ impl Running {
         self.progress.clone()
     }
 
-    /// Waits for the end that [`SyncOptions::stop_at`] or an error brings.
+    /// Waits for the end that [`SyncOptions::stop_at`] or an error brings. An error is returned once.
     ///
     /// # Errors
     /// What ended the sync.
     pub async fn wait(&mut self) -> Result<(), SyncError> {
-        match (&mut self.task).await {
+        let Some(task) = &mut self.task else { return Ok(()) };
+        let result = match task.await {
             Ok(result) => result,
             Err(panic) => Err(SyncError::Chain(Arc::new(panic))),
-        }
+        };
+        self.task = None;
+        result
     }
 
     /// Stops: no new requests, the sink finishes what it was given and flushes, connections close.
@@ -127,7 +131,7 @@ pub async fn run(mut parts: SyncParts) -> Result<Running, SyncError> {
     let (progress, watched) = watch::channel(start);
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(drive(parts, cursor, events, progress, stopped));
-    Ok(Running { events: weak, progress: watched, stop: Some(stop), task })
+    Ok(Running { events: weak, progress: watched, stop: Some(stop), task: Some(task) })
 }
 
 async fn drive(
@@ -237,10 +241,7 @@ impl Driver {
                         handle.disconnect(fault.into());
                     }
                 }
-                Output::Rollback(to) => {
-                    self.progress.send_modify(|progress| progress.reorgs += 1);
-                    self.command(SinkCommand::Rollback(to));
-                }
+                Output::Rollback(to) => self.command(SinkCommand::Rollback(to)),
                 Output::Apply(block) => self.command(SinkCommand::Apply(block)),
                 Output::Headers(count) => {
                     self.progress.send_modify(|progress| progress.headers += count as u64);
@@ -267,6 +268,7 @@ impl Driver {
                     progress.synced = false;
                 });
             }
+            Event::Reorg { .. } => self.progress.send_modify(|progress| progress.reorgs += 1),
             Event::Synced { .. } => self.progress.send_modify(|progress| progress.synced = true),
             _ => {}
         }

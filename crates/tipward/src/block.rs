@@ -14,6 +14,7 @@ use tipward_chain::{
 use crate::{
     Failure,
     args::{BlockArguments, default_data_dir},
+    print, unwritten,
 };
 
 pub(crate) fn run(arguments: &BlockArguments) -> Result<(), Failure> {
@@ -40,8 +41,7 @@ pub(crate) fn run(arguments: &BlockArguments) -> Result<(), Failure> {
     archive.read(&block).map_err(Failure::failed)?.read_exact(&mut header).map_err(Failure::failed)?;
     let is_best =
         archive.by_height(block.id.height).map_err(Failure::failed)?.is_some_and(|best| best == block);
-    show(&block, &BlockHeader::from_bytes(&header), is_best, arguments.json);
-    Ok(())
+    show(&block, &BlockHeader::from_bytes(&header), is_best, arguments.json)
 }
 
 fn find(archive: &Archive, text: &str) -> Result<ArchivedBlock, Failure> {
@@ -66,10 +66,10 @@ fn raw(archive: &Archive, block: &ArchivedBlock) -> Result<(), Failure> {
         return Err(Failure::Usage("--raw writes bytes: send stdout to a file or a pipe".to_owned()));
     }
     let mut bytes = archive.read(block).map_err(Failure::failed)?;
-    io::copy(&mut bytes, &mut stdout).and_then(|_| stdout.flush()).map_err(Failure::failed)
+    io::copy(&mut bytes, &mut stdout).and_then(|_| stdout.flush()).map_err(unwritten)
 }
 
-fn show(block: &ArchivedBlock, header: &BlockHeader, is_best: bool, as_json: bool) {
+fn show(block: &ArchivedBlock, header: &BlockHeader, is_best: bool, as_json: bool) -> Result<(), Failure> {
     let merkle_root = BlockHash::from_bytes(header.merkle_root).to_string();
     let fields = [
         ("hash", json!(block.id.hash.to_string())),
@@ -89,11 +89,11 @@ fn show(block: &ArchivedBlock, header: &BlockHeader, is_best: bool, as_json: boo
     if as_json {
         let object: serde_json::Map<String, serde_json::Value> =
             fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-        println!("{}", serde_json::Value::Object(object));
-        return;
+        return print(serde_json::Value::Object(object));
     }
     for (key, value) in fields {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        println!("{:<14} {text}", key.replace('_', " "));
+        print(format_args!("{:<14} {text}", key.replace('_', " ")))?;
     }
+    Ok(())
 }

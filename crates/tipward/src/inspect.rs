@@ -8,7 +8,7 @@ use tipward_chain::sync::peer::wire::{
     bitcoin::{BlkDecoder, BlkEvent, BlockHeader, Network},
 };
 
-use crate::Failure;
+use crate::{Failure, print};
 
 const READ: usize = 1 << 20;
 
@@ -22,12 +22,11 @@ pub(crate) fn run(path: &Path) -> Result<(), Failure> {
         let len = file.read(&mut read).map_err(|error| failed(&error.kind()))?;
         input.put_slice(&read[..len]);
         while let Some(event) = decoder.decode(&mut input).map_err(|error| failed(&error))? {
-            list.event(event);
+            list.event(event)?;
         }
         if len == 0 {
             decoder.finish(&input).map_err(|error| failed(&error))?;
-            list.total();
-            return Ok(());
+            return list.total();
         }
     }
 }
@@ -44,11 +43,14 @@ struct List {
 }
 
 impl List {
-    fn event(&mut self, event: BlkEvent) {
+    fn event(&mut self, event: BlkEvent) -> Result<(), Failure> {
         match event {
             BlkEvent::Begin { network, .. } if self.network.is_none() => {
-                println!("network {}", network.name);
-                println!("{:>9}  {:<64}  {:>12}  {:>12}", "height", "hash", "transactions", "bytes");
+                print(format_args!("network {}", network.name))?;
+                print(format_args!(
+                    "{:>9}  {:<64}  {:>12}  {:>12}",
+                    "height", "hash", "transactions", "bytes"
+                ))?;
                 self.network = Some(network);
             }
             BlkEvent::Begin { .. } => {}
@@ -59,12 +61,16 @@ impl List {
                     self.heights.insert(end.block, height);
                 }
                 let height = self.height.map_or_else(|| "?".to_owned(), |height| height.to_string());
-                println!("{height:>9}  {}  {:>12}  {:>12}", end.block, end.transactions, end.size);
+                print(format_args!(
+                    "{height:>9}  {}  {:>12}  {:>12}",
+                    end.block, end.transactions, end.size
+                ))?;
                 self.blocks += 1;
                 self.transactions += end.transactions;
                 self.bytes += end.size;
             }
         }
+        Ok(())
     }
 
     fn height_of(&self, part: &BlockPart) -> Option<u64> {
@@ -79,8 +85,11 @@ impl List {
         if header.version >= 2 { coinbase_height(coinbase) } else { None }
     }
 
-    fn total(&self) {
-        println!("{} blocks, {} transactions, {} bytes", self.blocks, self.transactions, self.bytes);
+    fn total(&self) -> Result<(), Failure> {
+        print(format_args!(
+            "{} blocks, {} transactions, {} bytes",
+            self.blocks, self.transactions, self.bytes
+        ))
     }
 }
 

@@ -7,7 +7,7 @@ mod report;
 mod simnet;
 mod sync;
 
-use std::{fmt, process::ExitCode};
+use std::{fmt, io::Write, process::ExitCode};
 
 use clap::Parser;
 
@@ -20,6 +20,8 @@ enum Failure {
     Failed(String),
     /// Something else must be asked for; exit code 2.
     Usage(String),
+    /// Whoever read our output has had enough, which is no failure.
+    Closed,
 }
 
 impl Failure {
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Closed) => ExitCode::SUCCESS,
         Err(Failure::Failed(line)) => {
             eprintln!("error: {line}");
             ExitCode::from(1)
@@ -46,6 +49,19 @@ fn main() -> ExitCode {
             eprintln!("error: {line}");
             ExitCode::from(2)
         }
+    }
+}
+
+/// Prints a line of an answer.
+fn print(line: impl fmt::Display) -> Result<(), Failure> {
+    writeln!(std::io::stdout(), "{line}").map_err(unwritten)
+}
+
+/// What it means that output can't be written.
+fn unwritten(error: std::io::Error) -> Failure {
+    match error.kind() {
+        std::io::ErrorKind::BrokenPipe => Failure::Closed,
+        _ => Failure::Failed(format!("cannot write to stdout: {error}")),
     }
 }
 

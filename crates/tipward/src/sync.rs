@@ -115,10 +115,10 @@ async fn follow(
                 Some(Event::Synced { tip }) => {
                     report.event(&Event::Synced { tip }, &node.progress());
                     if let Some(demo) = demo.as_deref_mut() {
-                        if ends_at.is_some_and(|height| tip.height >= height) {
+                        let end = *ends_at.get_or_insert_with(|| demo.overtake());
+                        if tip.height >= end {
                             break None;
                         }
-                        ends_at = Some(demo.overtake());
                     }
                 }
                 Some(event) => report.event(&event, &node.progress()),

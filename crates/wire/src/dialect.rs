@@ -24,8 +24,8 @@ pub trait Dialect: Send + 'static {
     /// Lifts the limits that hold before both sides have shaken hands.
     fn handshake_done(&mut self);
 
-    /// How many bytes, beyond those it was offered last, the codec can use at once: what a reader should reserve.
-    /// Bounded by the part size.
+    /// How many bytes the codec can use at once: what a reader should have room for. Bounded by the part size or, where a
+    /// message is longer, by the limit on messages.
     fn wanted(&self) -> usize;
 
     /// Whether the stream may end here: no frame was begun.

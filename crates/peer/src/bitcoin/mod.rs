@@ -4,7 +4,7 @@
 //! before `verack` and expects `protoconf` right after its own; BTC gets `sendheaders` so that it announces by headers.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -27,6 +27,8 @@ const PROTOCOL_VERSION: i32 = 70016;
 const MIN_PROTOCOL_VERSION: i32 = 31800;
 /// How many blocks may be asked of one peer and not have come. Who asks for more is told so.
 const MAX_ASKED: usize = 4096;
+/// What we tell BSV nodes that we accept, in bytes: the least allowed, so that no `inv` gets longer than on BTC.
+const MAX_RECEIVE_PAYLOAD: u32 = 1 << 20;
 /// How many blocks a node with NETWORK_LIMITED serves (BIP 159).
 const LIMITED_BLOCKS: u64 = 288;
 
@@ -75,9 +77,11 @@ pub struct BitcoinSession {
     height: u64,
     nonce: u64,
     state: State,
-    /// Blocks that were asked for and have not come. A late answer to a question that was given up is no offence, so only
-    /// the answer removes one.
-    asked: BTreeSet<BlockHash>,
+    /// How often each block was asked for and has not come. A late answer to a question that was given up is no offence, so
+    /// only answers remove one, and a block that was asked for twice may come twice.
+    asked: BTreeMap<BlockHash, usize>,
+    /// The sum of these.
+    open: usize,
 }
 
 #[derive(Debug)]
@@ -91,7 +95,14 @@ impl BitcoinSession {
     /// A session that opens the conversation; `nonce` must be random.
     #[must_use]
     pub fn new(network: &'static Network, local: &Local, nonce: u64) -> Self {
-        Self { network, height: local.height(), nonce, state: State::AwaitVersion, asked: BTreeSet::new() }
+        Self {
+            network,
+            height: local.height(),
+            nonce,
+            state: State::AwaitVersion,
+            asked: BTreeMap::new(),
+            open: 0,
+        }
     }
 
     fn our_version(&self) -> Version {
@@ -129,6 +140,17 @@ impl BitcoinSession {
         })
     }
 
+    /// Takes one request for the block off the list; false if there is none.
+    fn answered(&mut self, block: &BlockHash) -> bool {
+        let Some(times) = self.asked.get_mut(block) else { return false };
+        self.open -= 1;
+        *times -= 1;
+        if *times == 0 {
+            self.asked.remove(block);
+        }
+        true
+    }
+
     fn shake_hands(&mut self, message: &Message, out: &mut Outbox<Message>) -> Result<(), Violation> {
         match (&self.state, message) {
             (State::AwaitVersion, Message::Version(version)) => {
@@ -136,7 +158,7 @@ impl BitcoinSession {
                 out.messages.push(Message::Verack);
                 if self.network.chain == Chain::Bsv {
                     out.messages.push(Message::Protoconf(Protoconf {
-                        max_receive_payload: 2 << 20,
+                        max_receive_payload: MAX_RECEIVE_PAYLOAD,
                         stream_policies: None,
                     }));
                 }
@@ -175,7 +197,7 @@ impl BitcoinSession {
             }
             Message::NotFound(entries) => {
                 let mut missing = blocks(&entries);
-                missing.retain(|block| self.asked.remove(block));
+                missing.retain(|block| self.answered(block));
                 if !missing.is_empty() {
                     reply(Reply::Missing(missing));
                 }
@@ -209,13 +231,13 @@ impl Session for BitcoinSession {
                 return Err(Violation::TooEarly { command: "block".to_owned() }.into());
             }
             Incoming::Block(BlockEvent::Part(part)) => {
-                if !self.asked.contains(&part.block) {
+                if !self.asked.contains_key(&part.block) {
                     return Err(Violation::UnrequestedBlock { block: part.block }.into());
                 }
                 out.events.push(SessionEvent::Reply(Reply::Part(part)));
             }
             Incoming::Block(BlockEvent::End(end)) => {
-                self.asked.remove(&end.block);
+                self.answered(&end.block);
                 out.events.push(SessionEvent::Reply(Reply::BlockEnd(end)));
             }
         }
@@ -230,7 +252,7 @@ impl Session for BitcoinSession {
                 out.messages.push(Message::GetHeaders(locator));
             }
             Want::Blocks(blocks) => {
-                if self.asked.len() + blocks.len() > MAX_ASKED {
+                if self.open + blocks.len() > MAX_ASKED {
                     return Err(Unsupported);
                 }
                 let kind = match self.network.chain {
@@ -238,7 +260,8 @@ impl Session for BitcoinSession {
                     Chain::Btc => InventoryKind::WitnessBlock,
                     Chain::Bsv => InventoryKind::Block,
                 };
-                self.asked.extend(&blocks);
+                self.open += blocks.len();
+                blocks.iter().for_each(|block| *self.asked.entry(*block).or_default() += 1);
                 let entries = blocks.into_iter().map(|block| Inventory::block(kind, block)).collect();
                 out.messages.push(Message::GetData(entries));
             }

@@ -1,5 +1,5 @@
 use bytes::BytesMut;
-use tipward_wire::{BlockEvent, BlockPart, Dialect, DownloadId, bitcoin::Command};
+use tipward_wire::{BlockEnd, BlockEvent, BlockPart, Dialect, DownloadId, bitcoin::Command};
 
 use super::*;
 
@@ -155,6 +155,21 @@ fn a_block_that_was_not_asked_for_ends_the_connection() {
     assert!(
         matches!(error, DisconnectReason::Violation(Violation::UnrequestedBlock { block }) if block == other)
     );
+}
+
+#[test]
+fn a_block_that_was_asked_for_twice_may_come_twice() {
+    let mut talk = Talk::ready(Network::BSV);
+    let block = BlockHash::from_bytes([1; 32]);
+    let end = BlockEnd { block, download: DownloadId(1), transactions: 1, size: 285, parts: 1 };
+    for _ in 0..2 {
+        talk.session.ask(Want::Blocks(vec![block]), &mut talk.out).unwrap();
+    }
+    for _ in 0..2 {
+        talk.session.receive(part(block), &mut talk.out).unwrap();
+        talk.session.receive(Incoming::Block(BlockEvent::End(end)), &mut talk.out).unwrap();
+    }
+    assert!(talk.session.receive(part(block), &mut talk.out).is_err(), "but not three times");
 }
 
 #[test]

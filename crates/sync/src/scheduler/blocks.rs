@@ -34,10 +34,6 @@ impl Scheduler {
         self.rollback = point.filter(|_| point != self.sent);
         let base = point.map_or(0, |point| point.height + 1);
         self.window.realign(base, |height| chain.best_at(height));
-        // What was asked for and is not in the window any more may still come; it is dropped then.
-        for peer in self.peers.values_mut() {
-            peer.in_flight.retain(|hash| self.window.missing(*hash).is_some());
-        }
     }
 
     /// Extends the window along the best chain.
@@ -82,7 +78,7 @@ impl Scheduler {
         let mut able: Vec<PeerId> = self
             .peers
             .iter()
-            .filter(|(_, peer)| peer.in_flight.len() <= limit / 2 && peer.rests_until <= now)
+            .filter(|(_, peer)| peer.load() <= limit / 2 && peer.rests_until <= now)
             .map(|(&id, _)| id)
             .collect();
         if !able.is_empty() {
@@ -92,21 +88,27 @@ impl Scheduler {
         let in_flight: usize = self.peers.values().map(|peer| peer.in_flight.len()).sum();
         let mut expected = self.buffered_bytes() + in_flight as u64 * self.average_size;
         let mut asks: BTreeMap<PeerId, Vec<BlockHash>> = BTreeMap::new();
+        let mut asks_front = false;
         while self.window.has_wanted() && !able.is_empty() {
             able.retain(|&id| {
                 let Some(peer) = self.peers.get_mut(&id) else { return false };
                 let wanted = self.window.first_wanted(peer.serves());
                 let is_due = |height| expected < self.options.byte_budget || height == self.window.base();
-                let Some((_, hash)) = wanted.filter(|&(height, _)| is_due(height)) else { return false };
+                let Some((height, hash)) = wanted.filter(|&(height, _)| is_due(height)) else { return false };
                 if peer.in_flight.is_empty() {
                     peer.progress = now;
                 }
                 peer.in_flight.insert(hash);
+                asks_front |= height == self.window.base();
                 self.window.ask(hash, id);
                 asks.entry(id).or_default().push(hash);
                 expected += self.average_size;
-                peer.in_flight.len() < limit
+                peer.load() < limit
             });
+        }
+        if asks_front {
+            // Its time counts from here, however long it was the next one.
+            self.frontier = Some(Frontier { height: self.window.base(), since: now });
         }
         self.turn += asks.len() as u64;
         for (id, blocks) in asks {
@@ -126,7 +128,7 @@ impl Scheduler {
             peer.rests_until <= now && !asked.contains(id) && peer.serves().contains(&base)
         };
         // The one with the least to do.
-        let best = self.peers.iter().filter(can_serve).min_by_key(|(id, peer)| (peer.in_flight.len(), **id));
+        let best = self.peers.iter().filter(can_serve).min_by_key(|(id, peer)| (peer.load(), **id));
         let Some((&id, _)) = best else { return };
         self.window.ask(hash, id);
         if let Some(peer) = self.peers.get_mut(&id) {
@@ -155,14 +157,15 @@ impl Scheduler {
             .collect();
         for id in stalled {
             let Some(peer) = self.peers.get_mut(&id) else { continue };
+            peer.late += peer.in_flight.len();
             for hash in std::mem::take(&mut peer.in_flight) {
                 self.window.give_back(hash, id);
             }
-            peer.strikes += 1;
+            peer.stalls += 1;
             peer.rests_until = now + peer.patience;
             peer.patience = (peer.patience * 2).min(MAX_PATIENCE);
-            tracing::debug!(%id, strikes = peer.strikes, "stalled");
-            if peer.strikes >= self.options.max_strikes {
+            tracing::debug!(%id, stalls = peer.stalls, "stalled");
+            if peer.stalls >= self.options.max_strikes {
                 self.drop_peer(id, Fault::Stalled);
             }
         }
@@ -194,9 +197,10 @@ impl Scheduler {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.progress = now;
         peer.rests_until = now;
-        peer.strikes = 0;
+        peer.stalls = 0;
         peer.patience = self.options.stall_timeout;
-        peer.in_flight.remove(&end.block);
+        // Nodes answer in the order of the requests: after a later one, those that were taken back will not come.
+        peer.late = if peer.in_flight.remove(&end.block) { 0 } else { peer.late.saturating_sub(1) };
         let parts = std::mem::take(&mut peer.parts);
         self.average_size = (self.average_size * 7 + end.size) / 8;
         let Some(height) = self.window.missing(end.block) else { return };
@@ -211,9 +215,6 @@ impl Scheduler {
             size: end.size,
             served_by: Some(id),
         });
-        for peer in self.peers.values_mut() {
-            peer.in_flight.remove(&end.block);
-        }
     }
 
     /// A peer does not have these blocks.

@@ -28,12 +28,17 @@ impl Scheduler {
             .collect();
         for id in late {
             let Some(peer) = self.peers.get_mut(&id) else { continue };
+            if peer.is_sending(now) {
+                // The answer waits behind blocks that flow.
+                peer.headers = HeaderState::Asked { deadline: now + self.options.header_timeout };
+                continue;
+            }
             peer.headers = HeaderState::Failed { until: now + self.options.header_timeout * FAILED_REST };
-            peer.strikes += 1;
+            peer.silences += 1;
             if self.phase == Phase::Headers(Some(id)) {
                 self.phase = Phase::Headers(None);
             }
-            if peer.strikes >= self.options.max_strikes {
+            if peer.silences >= self.options.max_strikes {
                 self.drop_peer(id, Fault::NoHeaders);
             }
         }
@@ -113,7 +118,9 @@ impl Scheduler {
             peer.reach = chain.fork_point(last).map(|point| point.height);
             peer.claimed = peer.claimed.max(peer.reach.unwrap_or(0));
         }
-        match accepted.last {
+        // Cut short where a limit was reached: more is not wanted.
+        let is_whole = accepted.last == headers.last().map(|header| header.hash);
+        match accepted.last.filter(|_| is_whole) {
             Some(_) if more && repeated => self.drop_peer(id, Fault::RepeatedHeaders),
             Some(last) if more && !at_stop => self.ask_headers_of(now, id, chain.locator(last)),
             _ => self.answered(now, id),
@@ -123,9 +130,7 @@ impl Scheduler {
     /// The peer has shown its last header.
     fn answered(&mut self, now: Instant, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        if peer.awaits_headers() {
-            peer.strikes = 0;
-        }
+        peer.silences = 0;
         peer.headers = HeaderState::Answered { again: now + self.options.header_interval };
         if self.phase == Phase::Headers(Some(id)) {
             self.phase = Phase::Blocks;

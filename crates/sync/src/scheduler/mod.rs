@@ -68,6 +68,9 @@ impl Default for SyncOptions {
     }
 }
 
+/// After so many inputs without a tick time-outs are checked all the same; more than can be waiting to be read.
+const MAX_UNCHECKED: u32 = 1024;
+
 /// What the scheduler is told.
 #[derive(Debug)]
 pub enum Input {
@@ -81,7 +84,8 @@ pub enum Input {
     Settled,
     /// The sink has applied the block that was given to it first and not acknowledged yet.
     Applied,
-    /// Nothing but the time has changed.
+    /// Nothing but the time has changed: everything that has come before `now` was told. Time-outs are acted on here, so that
+    /// nobody is blamed for what was merely not read yet.
     Tick,
 }
 
@@ -173,8 +177,10 @@ pub struct Scheduler {
     turn: u64,
     synced_at: Option<BlockId>,
     is_over: bool,
-    /// When the machine was last called.
-    looked: Option<Instant>,
+    /// Inputs since the last look for what is late.
+    unchecked: u32,
+    /// When it was last looked for what is late.
+    checked: Option<Instant>,
     outputs: VecDeque<Output>,
 }
 
@@ -207,7 +213,8 @@ impl Scheduler {
             turn: 0,
             synced_at: None,
             is_over: false,
-            looked: None,
+            unchecked: 0,
+            checked: None,
             outputs: VecDeque::new(),
         }
     }
@@ -217,7 +224,7 @@ impl Scheduler {
         if self.is_over {
             return;
         }
-        self.looked = Some(now);
+        let is_tick = matches!(input, Input::Tick);
         self.header_tip.get_or_insert_with(|| chain.tip());
         match input {
             Input::Connected(peer, info) => {
@@ -233,10 +240,16 @@ impl Scheduler {
             }
             Input::Tick => {}
         }
-        self.check_headers(now);
+        // After a tick everything that has come is known. Before, what seems to be late may only be waiting to be read.
+        self.unchecked += 1;
+        if is_tick || self.unchecked > MAX_UNCHECKED {
+            self.unchecked = 0;
+            self.checked = Some(now);
+            self.check_headers(now);
+            self.check_stalls(now);
+        }
         self.ask_headers(now, chain);
         if !self.options.headers_only && self.phase == Phase::Blocks {
-            self.check_stalls(now);
             self.fill(chain);
             self.deliver(now);
             self.assign(now);
@@ -255,7 +268,7 @@ impl Scheduler {
         let peers = self.peers.values().filter_map(PeerState::deadline);
         let rests = self.peers.values().map(|peer| peer.rests_until).filter(|_| self.window.has_wanted());
         // What was due at the last look was acted on, or has to wait for something else.
-        peers.chain(rests).chain(self.second_ask_at()).filter(|&at| Some(at) > self.looked).min()
+        peers.chain(rests).chain(self.second_ask_at()).filter(|&at| Some(at) > self.checked).min()
     }
 
     /// Blocks in memory or on their way to it, in bytes, as far as known.

@@ -23,8 +23,10 @@ pub(super) struct PeerState {
     pub(super) tip: Option<BlockHash>,
     /// The highest block of the best chain that the peer has, as far as `tip` tells.
     pub(super) reach: Option<u64>,
-    /// Blocks asked of the peer that have not come.
+    /// Blocks asked of the peer that have not come, needed or not: it will send them all the same.
     pub(super) in_flight: BTreeSet<BlockHash>,
+    /// How many more were taken back because nothing came. They may still come, until one that was asked for later has.
+    pub(super) late: usize,
     /// Parts of the block that is arriving.
     pub(super) parts: Vec<BlockPart>,
     /// When something of a block came last, or the first block was asked for.
@@ -33,8 +35,10 @@ pub(super) struct PeerState {
     pub(super) patience: Duration,
     /// No block is asked of the peer before.
     pub(super) rests_until: Instant,
-    /// Stalls and unanswered header requests since the last good answer.
-    pub(super) strikes: u32,
+    /// Stalls since the last block.
+    pub(super) stalls: u32,
+    /// Unanswered requests for headers since the last answer.
+    pub(super) silences: u32,
     /// Announcements in a row that did not link.
     pub(super) unlinked: u32,
 }
@@ -61,11 +65,13 @@ impl PeerState {
             tip: None,
             reach: None,
             in_flight: BTreeSet::new(),
+            late: 0,
             parts: Vec::new(),
             progress: now,
             patience,
             rests_until: now,
-            strikes: 0,
+            stalls: 0,
+            silences: 0,
             unlinked: 0,
         }
     }
@@ -80,6 +86,16 @@ impl PeerState {
         };
         let low = self.recent_only.map_or(0, |recent| high.saturating_sub(recent));
         low..=high
+    }
+
+    /// How many blocks the peer still has to send before it can turn to what it is asked next.
+    pub(super) fn load(&self) -> usize {
+        self.in_flight.len() + self.late
+    }
+
+    /// Whether the peer is busy sending blocks; what else it was asked waits behind them.
+    pub(super) fn is_sending(&self, now: Instant) -> bool {
+        !self.in_flight.is_empty() && self.progress + self.patience > now
     }
 
     pub(super) fn awaits_headers(&self) -> bool {

@@ -122,6 +122,10 @@ struct Model {
     leaves_after: Option<u64>,
     /// Tells more height than it has.
     boast: u64,
+    /// Sends nothing from this second to that.
+    pause: Option<(u64, u64)>,
+    /// Answers for headers after the blocks that were asked for before.
+    queues_headers: bool,
 }
 
 impl Model {
@@ -133,6 +137,8 @@ impl Model {
             silent_after: None,
             leaves_after: None,
             boast: 0,
+            pause: None,
+            queues_headers: false,
         }
     }
 }
@@ -208,19 +214,24 @@ impl Sim {
     fn run(&mut self) {
         let end = self.start + Duration::from_secs(3600);
         self.synced = None;
+        let mut ticks = 0;
         while self.synced.is_none() && !self.stopped {
             let event = self.queue.peek().map(|Reverse((at, _))| *at);
             let deadline = self.scheduler.deadline();
             let next = event.into_iter().chain(deadline).min().expect("the machine waits for nothing");
             assert!(next <= end, "not done after a virtual hour, applied {}", self.applied.len());
-            assert!(deadline.is_none_or(|at| at > self.now), "a deadline in the past");
+            ticks = if next > self.now { 0 } else { ticks };
             self.now = self.now.max(next);
             let input = match self.queue.peek() {
                 Some(Reverse((at, _))) if *at <= self.now => {
                     let Some(Reverse((_, sequence))) = self.queue.pop() else { unreachable!() };
                     self.due.remove(&sequence).unwrap()
                 }
-                _ => Input::Tick,
+                _ => {
+                    ticks += 1;
+                    assert!(ticks < 3, "ticks that do nothing");
+                    Input::Tick
+                }
             };
             self.step(input);
         }
@@ -275,9 +286,10 @@ impl Sim {
                 let end = peer.model.chain.len().min(from + 2000);
                 let headers: Vec<Header> = (from..end).map(|n| header(&peer.model.chain, n)).collect();
                 let more = headers.len() == 2000;
+                let free_at = if peer.model.queues_headers { peer.free_at.max(self.now) } else { self.now };
                 if peer.model.silent_after != Some(0) {
                     replies.push((
-                        self.now + peer.model.latency * 2,
+                        free_at + peer.model.latency * 2,
                         Input::Reply(id, Reply::Headers { headers, more }),
                     ));
                 }
@@ -294,6 +306,12 @@ impl Sim {
                     let took =
                         Duration::from_secs_f64(BLOCK_SIZE as f64 / peer.model.bytes_per_second as f64);
                     peer.free_at = peer.free_at.max(self.now + peer.model.latency) + took;
+                    if let Some((from, to)) = peer.model.pause
+                        && peer.free_at > self.start + Duration::from_secs(from)
+                        && peer.free_at < self.start + Duration::from_secs(to)
+                    {
+                        peer.free_at = self.start + Duration::from_secs(to);
+                    }
                     let at = peer.free_at + peer.model.latency;
                     replies.push((at, Input::Reply(id, Reply::Part(part(block)))));
                     replies.push((at, Input::Reply(id, Reply::BlockEnd(block_end(block)))));
@@ -357,6 +375,57 @@ fn a_silent_peer_loses_its_requests_to_others() {
     sim.run();
     assert_eq!(sim.applied, chain);
     assert!(sim.now - sim.start < Duration::from_secs(20), "took {:?}", sim.now - sim.start);
+}
+
+#[test]
+fn a_pause_of_the_only_peer_costs_it_nothing() {
+    let chain = trunk(3000);
+    let paused = Model { pause: Some((3, 8)), ..Model::honest(&chain) };
+    let mut sim = Sim::new(SyncOptions::default(), vec![paused]);
+    sim.run();
+    assert_eq!(sim.applied, chain);
+    assert!(sim.dropped.is_empty(), "{:?}", sim.dropped);
+}
+
+#[test]
+fn a_slow_peer_is_not_given_more_than_it_can_send() {
+    let chain = trunk(600);
+    let slow = Model { bytes_per_second: BLOCK_SIZE / 15, ..Model::honest(&chain) };
+    let mut sim = Sim::new(SyncOptions::default(), vec![slow, Model::honest(&chain)]);
+    sim.run();
+    assert_eq!(sim.applied, chain);
+    // One after the other its blocks are asked of the fast peer too; it gets no new ones for them.
+    assert!(sim.peers[&PeerId(0)].served <= 17, "asked for {}", sim.peers[&PeerId(0)].served);
+}
+
+#[test]
+fn a_new_block_at_the_tip_is_asked_of_one_peer() {
+    let chain = trunk(100);
+    let mut sim = Sim::new(SyncOptions::default(), vec![Model::honest(&chain); 3]);
+    sim.run();
+    let longer = trunk(101);
+    for peer in sim.peers.values_mut() {
+        peer.model.chain = longer.clone();
+    }
+    sim.now += Duration::from_secs(30);
+    for id in 0..3 {
+        let headers = vec![header(&longer, 101)];
+        sim.later(sim.now, Input::Reply(PeerId(id), Reply::Headers { headers, more: false }));
+    }
+    sim.run();
+    assert_eq!(sim.applied, longer);
+    assert_eq!(sim.asked[&longer[101]], 1);
+}
+
+#[test]
+fn a_header_request_waits_behind_blocks_that_flow() {
+    let chain = trunk(400);
+    // 400 blocks at one a second; answers for headers come in between.
+    let slow = Model { bytes_per_second: BLOCK_SIZE, ..Model::honest(&chain) };
+    let mut sim = Sim::new(SyncOptions::default(), vec![Model { queues_headers: true, ..slow }]);
+    sim.run();
+    assert_eq!(sim.applied, chain);
+    assert!(sim.dropped.is_empty(), "{:?}", sim.dropped);
 }
 
 #[test]
@@ -482,6 +551,8 @@ fn model(chains: Vec<Vec<BlockHash>>) -> impl Strategy<Value = Model> {
             silent_after,
             leaves_after,
             boast,
+            pause: None,
+            queues_headers: false,
         },
     )
 }

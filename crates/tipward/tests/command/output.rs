@@ -188,3 +188,34 @@ fn the_simulated_node_serves_other_processes() {
         assert_eq!(archived_blocks(dir.path(), network).len() as u64, height + 1);
     }
 }
+
+/// A second run finds everything there and ends.
+#[test]
+fn the_demo_resumes_in_a_given_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    for blocks in [2020, 0] {
+        let line = summary(&run(&["sync", "--data-dir", utf8(dir.path()), "--json"]));
+        assert_eq!((&line["tip_height"], &line["blocks"]), (&2012.into(), &blocks.into()));
+    }
+}
+
+#[test]
+fn a_reader_that_has_had_enough_is_no_error() {
+    let server = Server::start(Network::DEMO, ChainSpec::new(2000, 1), Behaviour::Honest);
+    let (dir, address) = (tempfile::tempdir().unwrap(), server.address().to_string());
+    summary(&run(&[
+        "sync",
+        "--connect",
+        &address,
+        "--data-dir",
+        utf8(dir.path()),
+        "--until-synced",
+        "--json",
+    ]));
+    let segment = dir.path().join("blocks/blk00000.blk");
+    let mut child =
+        tipward(&["inspect", utf8(&segment)]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && stderr(&output).is_empty(), "{}", stderr(&output));
+}

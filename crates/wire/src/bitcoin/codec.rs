@@ -1,7 +1,7 @@
 //! Frames: magic, command, length, checksum, payload; and BSV's extended frames for payloads beyond 4 GiB.
 
 use bitcoin_hashes::{HashEngine as _, sha256d as engine};
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 
 use super::{BlockReader, Chain, Command, DEFAULT_PART_SIZE, Message, Network, parse, serialize};
 use crate::{BlockEvent, Dialect, DownloadId, Incoming, WireError, sha256d};
@@ -73,16 +73,32 @@ impl Codec {
         Self { network, options, handshake_done: false, downloads: 0, state: State::Header }
     }
 
-    /// The frame header for a payload whose bytes are sent by other means, such as a block straight from a file.
-    #[must_use]
-    pub fn frame_header(&self, command: Command, payload: &[u8]) -> [u8; HEADER] {
-        let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-        let mut header = [0; HEADER];
-        header[..4].copy_from_slice(&self.network.magic);
-        header[4..16].copy_from_slice(command.as_bytes());
-        header[16..20].copy_from_slice(&length.to_le_bytes());
-        header[20..].copy_from_slice(&sha256d(payload)[..4]);
-        header
+    /// Appends the frame header for a payload of `length` bytes: an extended one, which has no checksum, beyond 4 GiB.
+    fn put_header(
+        &self,
+        command: Command,
+        length: u64,
+        checksum: impl FnOnce() -> [u8; 4],
+        output: &mut BytesMut,
+    ) {
+        output.put_slice(&self.network.magic);
+        if let Ok(length) = u32::try_from(length) {
+            output.put_slice(command.as_bytes());
+            output.put_u32_le(length);
+            output.put_slice(&checksum());
+        } else {
+            output.put_slice(b"extmsg\0\0\0\0\0\0");
+            output.put_u32_le(u32::MAX);
+            output.put_u32_le(0);
+            output.put_slice(command.as_bytes());
+            output.put_u64_le(length);
+        }
+    }
+
+    fn put_frame(&self, command: Command, payload: &[u8], output: &mut BytesMut) {
+        output.reserve(HEADER + EXTENSION + payload.len());
+        self.put_header(command, payload.len() as u64, || first_four(sha256d(payload)), output);
+        output.put_slice(payload);
     }
 
     fn read_header(&mut self, input: &mut BytesMut) -> Result<bool, WireError> {
@@ -235,16 +251,11 @@ impl Dialect for Codec {
 
     fn encode(&self, message: &Message, output: &mut BytesMut) {
         if let Message::Block(payload) | Message::Other { payload, .. } = message {
-            output.reserve(HEADER + payload.len());
-            output.put_slice(&self.frame_header(message.command(), payload));
-            output.put_slice(payload);
-            return;
+            return self.put_frame(message.command(), payload, output);
         }
         let mut payload = BytesMut::new();
         serialize::payload(message, &mut payload);
-        let payload: Bytes = payload.freeze();
-        output.put_slice(&self.frame_header(message.command(), &payload));
-        output.put_slice(&payload);
+        self.put_frame(message.command(), &payload, output);
     }
 
     fn handshake_done(&mut self) {
@@ -272,11 +283,15 @@ impl Dialect for Codec {
 }
 
 fn verify(command: &str, expected: [u8; 4], hash: [u8; 32]) -> Result<(), WireError> {
-    let found = [hash[0], hash[1], hash[2], hash[3]];
+    let found = first_four(hash);
     if found == expected {
         return Ok(());
     }
     Err(WireError::Checksum { command: command.to_owned(), found, expected })
+}
+
+fn first_four(hash: [u8; 32]) -> [u8; 4] {
+    [hash[0], hash[1], hash[2], hash[3]]
 }
 
 #[cfg(test)]

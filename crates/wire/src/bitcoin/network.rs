@@ -37,6 +37,9 @@ pub struct Network {
     pub genesis_body: &'static [u8],
     /// The easiest target that a header may claim.
     pub pow_limit: CompactTarget,
+    /// A block that this chain has and its sisters have not, with its height. BTC, BCH and BSV share their past, and some
+    /// of them their magic and port: only blocks tell them apart.
+    pub chain_block: Option<(u64, BlockHash)>,
 }
 
 impl Network {
@@ -73,6 +76,7 @@ impl Network {
         genesis_header: MAIN_HEADER,
         genesis_body: &BODY,
         pow_limit: CompactTarget(0x1d00_ffff),
+        chain_block: Some((478_559, BlockHash::from_bytes(BTC_478559))),
     };
 
     /// BTC's third test network.
@@ -82,6 +86,7 @@ impl Network {
         default_port: 18333,
         dns_seeds: &["testnet-seed.bitcoin.jonasschnelli.ch", "seed.tbtc.petertodd.net"],
         genesis_header: TESTNET3_HEADER,
+        chain_block: None,
         ..*Self::BTC
     };
 
@@ -93,6 +98,7 @@ impl Network {
         dns_seeds: &["seed.testnet4.bitcoin.sprovoost.nl", "seed.testnet4.wiz.biz"],
         genesis_header: TESTNET4_HEADER,
         genesis_body: &TESTNET4_BODY,
+        chain_block: None,
         ..*Self::BTC
     };
 
@@ -104,6 +110,7 @@ impl Network {
         dns_seeds: &["seed.signet.bitcoin.sprovoost.nl", "seed.signet.achownodes.xyz"],
         genesis_header: SIGNET_HEADER,
         pow_limit: CompactTarget(0x1e03_77ae),
+        chain_block: None,
         ..*Self::BTC
     };
 
@@ -115,6 +122,7 @@ impl Network {
         dns_seeds: &[],
         genesis_header: REGTEST_HEADER,
         pow_limit: CompactTarget(0x207f_ffff),
+        chain_block: None,
         ..*Self::BTC
     };
 
@@ -123,6 +131,7 @@ impl Network {
         name: "bsv",
         chain: Chain::Bsv,
         magic: hex!("e3e1f3e8"),
+        chain_block: Some((556_767, BlockHash::from_bytes(BSV_556767))),
         dns_seeds: &["seed.bitcoinsv.io", "seed.satoshisvision.network", "seed.bitcoinseed.directory"],
         ..*Self::BTC
     };
@@ -138,6 +147,7 @@ impl Network {
             "testnet-seed.bitcoinseed.directory",
         ],
         genesis_header: TESTNET3_HEADER,
+        chain_block: None,
         ..*Self::BSV
     };
 
@@ -158,6 +168,7 @@ impl Network {
         dns_seeds: &[],
         genesis_header: REGTEST_HEADER,
         pow_limit: CompactTarget(0x207f_ffff),
+        chain_block: None,
         ..*Self::BSV
     };
 
@@ -217,6 +228,11 @@ const SIGNET_HEADER: [u8; 80] = hex!(
 const REGTEST_HEADER: [u8; 80] = hex!(
     "0100000000000000000000000000000000000000000000000000000000000000000000003ba3edfd7a7b12b27ac72c3e67768f617fc81bc3888a51323a9fb8aa4b1e5e4adae5494dffff7f2002000000"
 );
+/// In the order in which it travels; shown, 00000000000000000019f112ec0a9982926f1258cdcc558dd7c3b7e5dc7fa148.
+const BTC_478559: [u8; 32] = hex!("48a17fdce5b7c3d78d55cccd58126f9282990aec12f119000000000000000000");
+/// In the order in which it travels; shown, 000000000000000001d956714215d96ffc00e0afda4cd0a96c96f8d802b1662b.
+const BSV_556767: [u8; 32] = hex!("2b66b102d8f8966ca9d04cdaafe000fc6fd915427156d9010000000000000000");
+
 /// One transaction, the first ever; every network but testnet4 starts with it.
 const BODY: [u8; 205] = hex!(
     "0101000000010000000000000000000000000000000000000000000000000000000000000000ffffffff4d04ffff001d0104455468652054696d65732030332f4a616e2f32303039204368616e63656c6c6f72206f6e206272696e6b206f66207365636f6e64206261696c6f757420666f722062616e6b73ffffffff0100f2052a01000000434104678afdb0fe5548271967f1a67130b7105cd6a828e03909a67962e0ea1f61deb649f6bc3f4cef38c4f35504e51ec112de5c384df7ba0b8d578a4c702b6bf11d5fac00000000"
@@ -255,6 +271,20 @@ mod tests {
                 network.name
             );
             assert!(network.genesis().meets_target(network.pow_limit), "{}", network.name);
+        }
+    }
+
+    #[test]
+    fn sister_chains_are_told_apart() {
+        let shown = |network: &Network| network.chain_block.map(|(height, hash)| (height, hash.to_string()));
+        let btc = "00000000000000000019f112ec0a9982926f1258cdcc558dd7c3b7e5dc7fa148".to_owned();
+        let bsv = "000000000000000001d956714215d96ffc00e0afda4cd0a96c96f8d802b1662b".to_owned();
+        assert_eq!(shown(Network::BTC), Some((478_559, btc)));
+        assert_eq!(shown(Network::BSV), Some((556_767, bsv)));
+        for network in
+            Network::ALL.into_iter().filter(|network| ![Network::BTC, Network::BSV].contains(network))
+        {
+            assert_eq!(shown(network), None, "{}", network.name);
         }
     }
 

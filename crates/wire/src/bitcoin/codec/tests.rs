@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
@@ -223,6 +224,29 @@ fn extended_frames_carry_blocks_without_checksum_on_bsv_only() {
 
     bytes[..4].copy_from_slice(&Network::BTC.magic);
     assert!(matches!(decode(&mut ready(Network::BTC), &bytes, 11), Err(WireError::TooLong { .. })));
+}
+
+#[test]
+fn headers_of_large_payloads_are_extended() {
+    let codec = Codec::new(Network::BSV);
+    let block = Command::new("block").unwrap();
+    let header = |length| {
+        let mut bytes = BytesMut::new();
+        codec.put_header(block, length, || [9; 4], &mut bytes);
+        bytes
+    };
+    // Exactly 2^32 - 1 bytes still use the basic header.
+    assert_eq!(
+        header(0xffff_ffff)[..],
+        *b"\xe3\xe1\xf3\xe8block\0\0\0\0\0\0\0\xff\xff\xff\xff\x09\x09\x09\x09"
+    );
+    let basic = *b"\xe3\xe1\xf3\xe8extmsg\0\0\0\0\0\0\xff\xff\xff\xff\0\0\0\0";
+    let extension = *b"block\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0";
+    assert_eq!(header(0x1_0000_0000)[..], [&basic[..], &extension].concat());
+    // What we write we read.
+    let mut codec = ready(Network::BSV);
+    assert!(codec.decode(&mut header(0x1_0000_0000)).unwrap().is_none());
+    assert!(!codec.is_between_frames());
 }
 
 #[test]
