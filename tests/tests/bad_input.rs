@@ -63,10 +63,10 @@ macro_rules! dropped {
 dropped! {
     wrong_magic: WrongMagic, 0 ahead, "wrong network magic deadbeef, expected fabfb5da";
     bad_checksum: BadChecksum, 0 ahead, "'block' has checksum";
-    oversized_length: OversizedLength, 0 ahead, "'headers' announces 4026531840 bytes, the limit is 162009";
+    oversized_length: OversizedLength, 5 ahead, "'headers' announces 4026531840 bytes, the limit is 162009";
     headers_that_do_not_link: UnlinkedHeaders, 5 ahead, "does not follow the header before it";
-    headers_of_unknown_parents: UnknownParent, 0 ahead, "headers that do not link to the chain";
-    headers_without_work: HeadersWithoutWork, 0 ahead, "lacks proof of work for its target 207fffff";
+    headers_of_unknown_parents: UnknownParent, 5 ahead, "headers that do not link to the chain";
+    headers_without_work: HeadersWithoutWork, 5 ahead, "lacks proof of work for its target 207fffff";
     unrequested_block: UnrequestedBlock, 0 ahead, "which was not asked for";
     wrong_merkle_root: WrongMerkleRoot, 0 ahead, "has a wrong merkle root";
 }

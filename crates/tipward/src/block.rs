@@ -66,7 +66,7 @@ fn raw(archive: &Archive, block: &ArchivedBlock) -> Result<(), Failure> {
         return Err(Failure::Usage("--raw writes bytes: send stdout to a file or a pipe".to_owned()));
     }
     let mut bytes = archive.read(block).map_err(Failure::failed)?;
-    io::copy(&mut bytes, &mut stdout).and_then(|_| stdout.flush()).map_err(unwritten)
+    io::copy(&mut bytes, &mut stdout).and_then(|_| stdout.flush()).map_err(|error| unwritten(&error))
 }
 
 fn show(block: &ArchivedBlock, header: &BlockHeader, is_best: bool, as_json: bool) -> Result<(), Failure> {

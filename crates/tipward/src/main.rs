@@ -54,11 +54,11 @@ fn main() -> ExitCode {
 
 /// Prints a line of an answer.
 fn print(line: impl fmt::Display) -> Result<(), Failure> {
-    writeln!(std::io::stdout(), "{line}").map_err(unwritten)
+    writeln!(std::io::stdout(), "{line}").map_err(|error| unwritten(&error))
 }
 
 /// What it means that output can't be written.
-fn unwritten(error: std::io::Error) -> Failure {
+fn unwritten(error: &std::io::Error) -> Failure {
     match error.kind() {
         std::io::ErrorKind::BrokenPipe => Failure::Closed,
         _ => Failure::Failed(format!("cannot write to stdout: {error}")),
