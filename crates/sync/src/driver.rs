@@ -236,8 +236,9 @@ impl Driver {
                     }
                 }
                 Output::Drop(peer, fault) => {
-                    if let Some(handle) = self.peers.get(&peer) {
+                    if let Some(handle) = self.peers.get(&peer).cloned() {
                         tracing::warn!(%peer, address = %handle.address(), reason = %fault, "dropping a peer");
+                        self.lost(peer, handle.address().clone(), &fault);
                         handle.disconnect(fault.into());
                     }
                 }
@@ -308,10 +309,7 @@ impl Driver {
             }
             PeerEvent::Reply { peer, reply } => Input::Reply(peer, reply),
             PeerEvent::Disconnected { peer, address, reason } => {
-                self.failures.insert(address.clone(), format!("{address} was dropped: {reason}"));
-                self.peers.remove(&peer);
-                self.count_peers();
-                self.tell(Event::PeerDisconnected { peer, address, reason: reason.to_string() });
+                self.lost(peer, address, &reason);
                 Input::Disconnected(peer)
             }
             PeerEvent::ConnectFailed { address, reason } => {
@@ -329,6 +327,15 @@ impl Driver {
             PeerEvent::Exhausted if self.give_up => return Err(self.no_peers()),
             _ => Input::Tick,
         })
+    }
+
+    /// Tells that a peer is gone, once: when we drop it, or when its connection ends.
+    fn lost(&mut self, peer: PeerId, address: PeerAddress, reason: &dyn std::fmt::Display) {
+        if self.peers.remove(&peer).is_some() {
+            self.failures.insert(address.clone(), format!("{address} was dropped: {reason}"));
+            self.count_peers();
+            self.tell(Event::PeerDisconnected { peer, address, reason: reason.to_string() });
+        }
     }
 
     fn no_peers(&self) -> SyncError {
