@@ -95,6 +95,22 @@ async fn a_stale_branch_does_not_win_by_a_limit() {
     assert_archive_holds(dir.path(), Network::BTC_REGTEST, blocks.into_iter());
 }
 
+/// Without addresses, DNS seeds are asked, and what comes back is dialled at the network's port.
+#[tokio::test(flavor = "multi_thread")]
+async fn seeds_are_resolved_and_dialled() {
+    let chain = SimChain::generate(Network::BSV_REGTEST, ChainSpec::new(30, 5));
+    let server = SimNode::spawn(chain, Behaviour::Honest, "127.0.0.1:0").await.unwrap();
+    let network: &'static Network = Box::leak(Box::new(Network {
+        dns_seeds: &["no-such-host.invalid", "localhost"],
+        default_port: server.address().port(),
+        ..Network::BSV_REGTEST.clone()
+    }));
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::builder(network, dir.path()).archive().stop_when_synced().spawn().await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), node.wait()).await.unwrap().unwrap();
+    assert_eq!(node.progress().applied.map(|tip| tip.height), Some(30));
+}
+
 /// A sink of a user's, slow, with a record of what it saw.
 #[derive(Default)]
 struct Slow {

@@ -1,11 +1,17 @@
 //! Which blocks count: the block tree, fork choice and stores, and the [`Node`] that brings a program to the tip of a
 //! chain and keeps it there.
 //!
-//! ```no_run
+//! ```
 //! use tipward_chain::{Node, sync::{Event, peer::wire::bitcoin::Network}};
 //!
-//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-//! let node = Node::builder(Network::BTC_SIGNET, "data").archive().spawn().await?;
+//! # use tipward_simnet::{Behaviour, ChainSpec, SimChain, SimNode};
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let chain = SimChain::generate(Network::BTC_REGTEST, ChainSpec::new(10, 1));
+//! # let server = SimNode::spawn(chain, Behaviour::Honest, "127.0.0.1:0").await?;
+//! # let (address, dir) = (server.address().into(), tempfile::tempdir()?);
+//! # let data_dir = dir.path();
+//! let node = Node::builder(Network::BTC_REGTEST, data_dir).archive().connect(address).spawn().await?;
 //! let mut events = node.events();
 //! while let Some(event) = events.next().await {
 //!     match event {
