@@ -38,6 +38,7 @@ async fn is_dropped(behaviour: Behaviour, ahead: u32, reason: &str) {
                 dropped.push(reason);
             }
             Event::PeerDisconnected { reason, .. } => assert_eq!(reason, "shutting down", "the honest node"),
+            Event::Missed(count) => panic!("missed {count} events"),
             _ => {}
         }
     }

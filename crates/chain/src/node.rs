@@ -148,7 +148,8 @@ impl Node {
         }
     }
 
-    /// What happens from now on. A receiver that does not keep up misses events, is told so, and slows nobody down.
+    /// What happens: all from the start for the first caller, for others from now on. A receiver that does not keep up
+    /// misses events, is told so, and slows nobody down.
     #[must_use]
     pub fn events(&self) -> Events {
         self.running.events()

@@ -3,7 +3,12 @@
 //! One task holds the scheduler and the chain; the sink has a task of its own, so a slow sink never keeps peers from
 //! being heard. Commands to the sink are bounded by what the scheduler lets it have unapplied.
 
-use std::{collections::BTreeMap, error::Error, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use tipward_peer::{Local, Manager, ManagerOptions, Peer, PeerAddress, PeerEvent, PeerId, Protocol};
 use tokio::{
@@ -67,6 +72,8 @@ pub struct SyncParts {
 #[derive(Debug)]
 pub struct Running {
     events: broadcast::WeakSender<Event>,
+    /// The events from the start, for who asks first.
+    first: Mutex<Option<broadcast::Receiver<Event>>>,
     progress: watch::Receiver<Progress>,
     stop: Option<oneshot::Sender<()>>,
     /// `None` once its end was told.
@@ -74,9 +81,13 @@ pub struct Running {
 }
 
 impl Running {
-    /// The events from now on.
+    /// The events: all from the start for the first caller, for others those from now on.
     #[must_use]
     pub fn events(&self) -> Events {
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(first) = first {
+            return Events(first);
+        }
         let sender = self.events.upgrade();
         // After the end: a stream that ends at once.
         Events(sender.map_or_else(|| broadcast::channel(1).1, |sender| sender.subscribe()))
@@ -120,7 +131,8 @@ pub async fn run(mut parts: SyncParts) -> Result<Running, SyncError> {
     let headers_only = parts.options.headers_only;
     let cursor = if headers_only { None } else { parts.sink.cursor().await.map_err(SyncError::Sink)? };
     let tip = parts.chain.tip();
-    let (events, _) = broadcast::channel(USER_EVENTS);
+    let (events, first) = broadcast::channel(USER_EVENTS);
+    let first = Mutex::new(Some(first));
     let weak = events.downgrade();
     let start = Progress {
         header_tip: Some(tip),
@@ -131,7 +143,7 @@ pub async fn run(mut parts: SyncParts) -> Result<Running, SyncError> {
     let (progress, watched) = watch::channel(start);
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(drive(parts, cursor, events, progress, stopped));
-    Ok(Running { events: weak, progress: watched, stop: Some(stop), task: Some(task) })
+    Ok(Running { events: weak, first, progress: watched, stop: Some(stop), task: Some(task) })
 }
 
 async fn drive(
