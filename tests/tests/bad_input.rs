@@ -11,8 +11,9 @@ use tipward_chain::{
 use tipward_simnet::{Behaviour, ChainSpec, SimChain, SimNode};
 use tipward_tests::assert_archive_holds;
 
-/// One liar, whose chain goes on for so many blocks that nobody must believe it, and an honest node slow enough for the liar to be asked.
-async fn is_dropped(behaviour: Behaviour, ahead: u32, reason: &str) {
+/// Syncs from a liar, whose chain goes on for so many blocks that nobody must believe it, and from an honest node slow
+/// enough for the liar to be asked. Returns why the liar was lost, each time.
+async fn sync_beside(behaviour: Behaviour, ahead: u32) -> Vec<String> {
     let chain = SimChain::generate(Network::BTC_REGTEST, ChainSpec::new(200, 5));
     let mut longer = chain.clone();
     longer.extend(ChainSpec::new(ahead, 6));
@@ -31,23 +32,28 @@ async fn is_dropped(behaviour: Behaviour, ahead: u32, reason: &str) {
     let mut events = node.events();
     tokio::time::timeout(Duration::from_secs(60), node.wait()).await.unwrap().unwrap();
 
-    let mut dropped = Vec::new();
+    let mut lost = Vec::new();
     while let Some(event) = events.next().await {
         match event {
             Event::PeerDisconnected { address, reason, .. } if address == liar.address().into() => {
-                dropped.push(reason);
+                lost.push(reason);
             }
-            Event::PeerDisconnected { reason, .. } => assert_eq!(reason, "shutting down", "the honest node"),
+            Event::PeerDisconnected { reason, .. } => panic!("the honest node was lost: {reason}"),
             Event::Missed(count) => panic!("missed {count} events"),
             _ => {}
         }
     }
-    assert_eq!(dropped.len(), 1, "{behaviour:?}: dropped once and not dialled again: {dropped:?}");
-    assert!(dropped[0].contains(reason), "{behaviour:?}: {dropped:?}");
     let blocks = chain.blocks().iter().map(|block| (block.hash, &block.raw[..]));
     assert_archive_holds(dir.path(), Network::BTC_REGTEST, blocks);
     liar.shutdown().await;
     honest.shutdown().await;
+    lost
+}
+
+async fn is_dropped(behaviour: Behaviour, ahead: u32, reason: &str) {
+    let lost = sync_beside(behaviour, ahead).await;
+    assert_eq!(lost.len(), 1, "{behaviour:?}: dropped once and not dialled again: {lost:?}");
+    assert!(lost[0].contains(reason), "{behaviour:?}: {lost:?}");
 }
 
 macro_rules! dropped {
@@ -75,32 +81,9 @@ dropped! {
 /// A connection that breaks in the middle of a block is no lie: the peer is dialled again, and what it sent is void.
 #[tokio::test(flavor = "multi_thread")]
 async fn truncated_frame() {
-    let chain = SimChain::generate(Network::BTC_REGTEST, ChainSpec::new(200, 5));
-    let cutter = SimNode::spawn(chain.clone(), Behaviour::TruncatedFrame, "127.0.0.1:0").await.unwrap();
-    let slow = Behaviour::Slow { bytes_per_second: 200_000 };
-    let honest = SimNode::spawn(chain.clone(), slow, "127.0.0.1:0").await.unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let mut node = Node::builder(Network::BTC_REGTEST, dir.path())
-        .archive()
-        .connect(cutter.address().into())
-        .connect(honest.address().into())
-        .stop_when_synced()
-        .spawn()
-        .await
-        .unwrap();
-    let mut events = node.events();
-    tokio::time::timeout(Duration::from_secs(60), node.wait()).await.unwrap().unwrap();
-    let mut reasons = Vec::new();
-    while let Some(event) = events.next().await {
-        if let Event::PeerDisconnected { address, reason, .. } = event
-            && address == cutter.address().into()
-        {
-            reasons.push(reason);
-        }
-    }
-    assert!(reasons.iter().any(|reason| reason.contains("in the middle of a message")), "{reasons:?}");
-    let blocks = chain.blocks().iter().map(|block| (block.hash, &block.raw[..]));
-    assert_archive_holds(dir.path(), Network::BTC_REGTEST, blocks);
+    let lost = sync_beside(Behaviour::TruncatedFrame, 0).await;
+    // Some may show as a reset, when the other side closed with something of ours unread.
+    assert!(lost.iter().any(|reason| reason.contains("in the middle of a message")), "{lost:?}");
 }
 
 /// With nobody else to turn to, a node that may give up says what was wrong.
