@@ -95,6 +95,29 @@ async fn a_stale_branch_does_not_win_by_a_limit() {
     assert_archive_holds(dir.path(), Network::BTC_REGTEST, blocks.into_iter());
 }
 
+/// Blocks of many parts, with transactions larger than a part, from two peers at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_blocks_arrive_in_parts() {
+    let mut spec = ChainSpec::new(106, 9);
+    (spec.max_transactions, spec.max_data) = (6, 6 << 20);
+    let chain = SimChain::generate(Network::BSV_REGTEST, spec);
+    let largest = chain.blocks().iter().map(|block| block.raw.len()).max().unwrap();
+    assert!(largest > 12 << 20, "the largest has {largest} bytes");
+    let dir = tempfile::tempdir().unwrap();
+    let mut builder = Node::builder(Network::BSV_REGTEST, dir.path()).archive().stop_when_synced();
+    let mut servers = Vec::new();
+    for _ in 0..2 {
+        let server = SimNode::spawn(chain.clone(), Behaviour::Honest, "127.0.0.1:0").await.unwrap();
+        builder = builder.connect(server.address().into());
+        servers.push(server);
+    }
+    assert!(builder.peers.link.part_size < 6 << 20, "a transaction may be larger than a part");
+    let mut node = builder.spawn().await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), node.wait()).await.unwrap().unwrap();
+    let blocks = chain.blocks().iter().map(|block| (block.hash, &block.raw[..]));
+    assert_archive_holds(dir.path(), Network::BSV_REGTEST, blocks);
+}
+
 /// Without addresses, DNS seeds are asked, and what comes back is dialled at the network's port.
 #[tokio::test(flavor = "multi_thread")]
 async fn seeds_are_resolved_and_dialled() {
