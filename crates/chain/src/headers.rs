@@ -115,7 +115,7 @@ impl Chain for HeaderChain {
             .append(new.iter().map(|header| &header.raw))
             .map_err(|error| RefusedHeaders::Store(Arc::new(error)))?;
         let updates = new.iter().zip(works).filter_map(|(header, work)| self.tree.insert(header, work));
-        let update = updates.reduce(Then::then);
+        let update = updates.reduce(join);
         Ok(Accepted { added: new.len(), last: Some(last.hash), update })
     }
 
@@ -125,20 +125,11 @@ impl Chain for HeaderChain {
 }
 
 /// Two updates in a row as one.
-trait Then {
-    fn then(self, next: Self) -> Self;
-}
-
-impl Then for Update {
-    fn then(mut self, next: Self) -> Self {
-        let stay = next.keep.saturating_sub(self.keep);
-        if next.keep < self.keep {
-            return next;
-        }
-        self.append.truncate(usize::try_from(stay).unwrap_or(usize::MAX));
-        self.append.extend(next.append);
-        self
-    }
+fn join(mut first: Update, next: Update) -> Update {
+    let Some(stay) = next.keep.checked_sub(first.keep) else { return next };
+    first.append.truncate(usize::try_from(stay).unwrap_or(usize::MAX));
+    first.append.extend(next.append);
+    first
 }
 
 #[cfg(test)]
@@ -281,8 +272,8 @@ mod tests {
     fn updates_add_up() {
         let hash = |n| BlockHash::from_bytes([n; 32]);
         let update = |keep, append: &[u8]| Update { keep, append: append.iter().map(|&n| hash(n)).collect() };
-        assert_eq!(update(5, &[1]).then(update(6, &[2])), update(5, &[1, 2]));
-        assert_eq!(update(5, &[1, 2]).then(update(6, &[3, 4])), update(5, &[1, 3, 4]));
-        assert_eq!(update(5, &[1]).then(update(3, &[2, 3, 4])), update(3, &[2, 3, 4]));
+        assert_eq!(join(update(5, &[1]), update(6, &[2])), update(5, &[1, 2]));
+        assert_eq!(join(update(5, &[1, 2]), update(6, &[3, 4])), update(5, &[1, 3, 4]));
+        assert_eq!(join(update(5, &[1]), update(3, &[2, 3, 4])), update(3, &[2, 3, 4]));
     }
 }

@@ -114,11 +114,10 @@ impl Scheduler {
         for (id, blocks) in asks {
             self.outputs.push_back(Output::Ask(id, Want::Blocks(blocks)));
         }
-        self.ask_a_second(now);
     }
 
     /// Asks one more peer for the block that everything waits for, if it has been long in coming.
-    fn ask_a_second(&mut self, now: Instant) {
+    pub(super) fn ask_a_second(&mut self, now: Instant) {
         if self.second_ask_at().is_none_or(|at| at > now) {
             return;
         }

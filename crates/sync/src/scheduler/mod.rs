@@ -242,7 +242,8 @@ impl Scheduler {
         }
         // After a tick everything that has come is known. Before, what seems to be late may only be waiting to be read.
         self.unchecked += 1;
-        if is_tick || self.unchecked > MAX_UNCHECKED {
+        let is_late_known = is_tick || self.unchecked > MAX_UNCHECKED;
+        if is_late_known {
             self.unchecked = 0;
             self.checked = Some(now);
             self.check_headers(now);
@@ -253,6 +254,9 @@ impl Scheduler {
             self.fill(chain);
             self.deliver(now);
             self.assign(now);
+            if is_late_known {
+                self.ask_a_second(now);
+            }
         }
         self.conclude(chain);
     }
