@@ -1,43 +1,118 @@
-//! Inputs that the benches share.
+//! Inputs that the benches share. `TIPWARD_BENCH_MIB` sets the size of the large blocks, 1024 unless set.
 
 use std::path::{Path, PathBuf};
 
-use bytes::{Bytes, BytesMut};
-use tipward_chain::sync::peer::wire::{
-    BlockEvent, DownloadId,
-    bitcoin::{BlockReader, Network},
-};
+use bytes::{BufMut, Bytes, BytesMut};
+use tipward_chain::sync::peer::wire::bitcoin::{BlockHeader, CompactTarget, Network, encode_compact_size};
 use tipward_simnet::{ChainSpec, SimChain};
+
+/// A serialized block.
+pub struct Input {
+    /// What it is made of.
+    pub name: &'static str,
+    /// The block. Only a real or generated one has its merkle root.
+    pub bytes: Bytes,
+    /// How many transactions it has.
+    pub transactions: u64,
+}
+
+impl Input {
+    /// Where the first transaction starts.
+    #[must_use]
+    pub fn first_transaction(&self) -> usize {
+        let mut count = BytesMut::new();
+        encode_compact_size(self.transactions, &mut count);
+        BlockHeader::SIZE + count.len()
+    }
+}
 
 /// A real block of about 1 MB where the test data is (see `TIPWARD_TESTDATA`), else a generated one.
 #[must_use]
-pub fn block() -> (&'static str, Bytes) {
+pub fn block() -> Input {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
     let dir = std::env::var_os("TIPWARD_TESTDATA").map_or(root, PathBuf::from);
     match std::fs::read(dir.join("btc-mainnet-block-413567.blk")) {
-        Ok(file) => ("block 413567", Bytes::from(file).slice(8..)),
+        Ok(file) => Input { name: "block 413567", bytes: Bytes::from(file).slice(8..), transactions: 1557 },
         Err(_) => {
             let mut spec = ChainSpec::new(120, 1);
             (spec.max_transactions, spec.max_data) = (1500, 1200);
             let chain = SimChain::generate(Network::BTC_REGTEST, spec);
-            let largest = chain.blocks().iter().max_by_key(|block| block.raw.len());
-            ("generated block", largest.map(|block| block.raw.clone()).unwrap_or_default())
+            let block = chain.blocks().iter().max_by_key(|block| block.raw.len());
+            let block = block.expect("a chain has blocks");
+            let (transactions, _) =
+                tipward_chain::sync::peer::wire::bitcoin::decode_compact_size(&block.raw[80..])
+                    .expect("a block has a count");
+            Input { name: "generated block", bytes: block.raw.clone(), transactions }
         }
     }
 }
 
-/// Streams a block in reads of `read` bytes and returns how many transactions it has; 0 if it fails its checks.
+/// The size of the large blocks in bytes.
 #[must_use]
-pub fn stream(block: &Bytes, read: usize) -> u64 {
-    let mut reader = BlockReader::new(DownloadId(0), block.len() as u64, true, 32 << 20);
-    let mut input = BytesMut::with_capacity(block.len());
-    for bytes in block.chunks(read) {
-        input.extend_from_slice(bytes);
-        while let Ok(Some(event)) = reader.decode(&mut input) {
-            if let BlockEvent::End(end) = event {
-                return end.transactions;
-            }
-        }
+pub fn large() -> usize {
+    let mib = std::env::var("TIPWARD_BENCH_MIB").ok().and_then(|mib| mib.parse().ok()).unwrap_or(1024);
+    mib << 20
+}
+
+/// The transactions of [`block`] over and over.
+#[must_use]
+pub fn mixed() -> Input {
+    let block = block();
+    let transactions = block.bytes.slice(block.first_transaction()..);
+    let copies = large() / transactions.len();
+    assemble("the block's transactions", block.transactions * copies as u64, |output| {
+        (0..copies).for_each(|_| output.put_slice(&transactions));
+    })
+}
+
+/// Transactions of one input and one output: 190 to 192 bytes, as the length of a signature varies.
+#[must_use]
+pub fn tiny() -> Input {
+    let count = large() / 192;
+    let mut random = fastrand::Rng::with_seed(1);
+    assemble("1-in-1-out transactions", count as u64, |output| {
+        (0..count).for_each(|_| transaction(&[random.usize(106..=107)], &[25], output));
+    })
+}
+
+/// Sixteen transactions of one huge output each.
+#[must_use]
+pub fn huge() -> Input {
+    assemble("16 huge transactions", 16, |output| {
+        (0..16).for_each(|_| transaction(&[107], &[large() / 16], output));
+    })
+}
+
+/// One transaction of nothing but outputs: 31 million of 34 bytes in 1 GiB.
+#[must_use]
+pub fn outputs() -> Input {
+    assemble("one transaction of outputs", 1, |output| transaction(&[107], &vec![25; large() / 34], output))
+}
+
+fn assemble(name: &'static str, transactions: u64, fill: impl FnOnce(&mut BytesMut)) -> Input {
+    let header = BlockHeader { bits: CompactTarget(0x207f_ffff), ..Network::BTC_REGTEST.genesis() };
+    let mut bytes = BytesMut::with_capacity(large() + (1 << 20));
+    bytes.put_slice(&header.to_bytes());
+    encode_compact_size(transactions, &mut bytes);
+    fill(&mut bytes);
+    Input { name, bytes: bytes.freeze(), transactions }
+}
+
+/// A transaction with scripts of the given lengths.
+pub fn transaction(inputs: &[usize], outputs: &[usize], output: &mut BytesMut) {
+    output.put_i32_le(1);
+    encode_compact_size(inputs.len() as u64, output);
+    for &script in inputs {
+        output.put_bytes(0x11, 36);
+        encode_compact_size(script as u64, output);
+        output.put_bytes(0x22, script);
+        output.put_u32_le(u32::MAX);
     }
-    0
+    encode_compact_size(outputs.len() as u64, output);
+    for &script in outputs {
+        output.put_u64_le(1000);
+        encode_compact_size(script as u64, output);
+        output.put_bytes(0x33, script);
+    }
+    output.put_u32_le(0);
 }

@@ -69,13 +69,13 @@ macro_rules! dropped {
 
 dropped! {
     wrong_magic: WrongMagic, 0 ahead, "wrong network magic deadbeef, expected fabfb5da";
-    bad_checksum: BadChecksum, 0 ahead, "'block' has checksum";
+    bad_checksum: BadChecksum, 0 ahead, "its frame has checksum";
     oversized_length: OversizedLength, 5 ahead, "'headers' announces 4026531840 bytes, the limit is 162009";
     headers_that_do_not_link: UnlinkedHeaders, 5 ahead, "does not follow the header before it";
     headers_of_unknown_parents: UnknownParent, 5 ahead, "headers that do not link to the chain";
     headers_without_work: HeadersWithoutWork, 5 ahead, "lacks proof of work for its target 207fffff";
     unrequested_block: UnrequestedBlock, 0 ahead, "which was not asked for";
-    wrong_merkle_root: WrongMerkleRoot, 0 ahead, "has a wrong merkle root";
+    wrong_merkle_root: WrongMerkleRoot, 0 ahead, "wrong merkle root";
 }
 
 /// A connection that breaks in the middle of a block is no lie: the peer is dialled again, and what it sent is void.
@@ -101,5 +101,5 @@ async fn a_liar_alone_ends_the_sync_with_its_reason() {
         .unwrap();
     let error = node.wait().await.unwrap_err().to_string();
     let start = format!("{} was dropped: block ", liar.address());
-    assert!(error.starts_with(&start) && error.ends_with("has a wrong merkle root"), "{error}");
+    assert!(error.starts_with(&start) && error.ends_with(": wrong merkle root"), "{error}");
 }

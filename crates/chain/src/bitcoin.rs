@@ -10,7 +10,7 @@ use tipward_sync::{
         bitcoin::Bitcoin,
         wire::{
             BlockEvent, BlockHash, DownloadId, Header,
-            bitcoin::{BlockHeader, BlockReader, Chain, CompactTarget, DEFAULT_PART_SIZE, Network, Work},
+            bitcoin::{BlockHeader, BlockOptions, BlockReader, CompactTarget, Network, Work},
         },
     },
 };
@@ -44,8 +44,8 @@ impl Coin for &'static Network {
 
     fn genesis_block(&self) -> Block {
         let raw = Network::genesis_block(self);
-        let (witnesses, size) = (self.chain == Chain::Btc, raw.len() as u64);
-        let mut reader = BlockReader::new(DownloadId(0), size, witnesses, DEFAULT_PART_SIZE);
+        let size = raw.len() as u64;
+        let mut reader = BlockReader::new(DownloadId(0), size, BlockOptions::new(self));
         let mut input = BytesMut::from(raw);
         let mut block = Block {
             id: BlockId { height: 0, hash: self.genesis_hash() },

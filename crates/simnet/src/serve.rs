@@ -147,9 +147,10 @@ impl Connection {
             receiver: NetworkAddress::UNSPECIFIED,
             sender: NetworkAddress::UNSPECIFIED,
             nonce: fastrand::u64(..),
-            user_agent: concat!("/tipward-simnet:", env!("CARGO_PKG_VERSION"), "/").to_owned(),
+            user_agent: concat!("/tipward-simnet:", env!("CARGO_PKG_VERSION"), "/").into(),
             start_height: i32::try_from(self.chain.borrow().height()).unwrap_or(i32::MAX),
             relay: true,
+            association_id: None,
         }
     }
 

@@ -3,7 +3,7 @@
 //! A block can be larger than memory (BSV's exceed 4 GB), so it never travels as one value. A reader yields
 //! [`BlockEvent::Part`]s while the bytes arrive and [`BlockEvent::End`] when everything about the block that can be
 //! checked without its chain was checked: its checksum, its number of transactions and its merkle root. If anything
-//! fails, an error follows instead of the end, and what the parts carried is void.
+//! fails, [`BlockAborted`](crate::BlockAborted) follows instead of the end, and what the parts carried is void.
 
 use bytes::Bytes;
 
@@ -38,6 +38,13 @@ pub struct BlockPart {
     pub ends_inside_transaction: bool,
 }
 
+impl BlockPart {
+    /// Where the transactions that start in this part start in the block, in bytes, ascending.
+    pub fn transaction_offsets(&self) -> impl ExactSizeIterator<Item = u64> {
+        self.transactions.iter().map(|&start| self.offset + u64::from(start))
+    }
+}
+
 /// What is known of a block when its last byte has passed every check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockEnd {
@@ -51,6 +58,19 @@ pub struct BlockEnd {
     pub size: u64,
     /// The number of parts that were yielded.
     pub parts: u32,
+    /// Whether the checksum of the frame was compared. Extended frames have none, and neither has a file.
+    pub checksum: Verdict,
+    /// Whether the merkle root was compared with the header's.
+    pub merkle_root: Verdict,
+}
+
+/// What became of a check that a block did not fail; one that fails ends the block with [`BlockAborted`](crate::BlockAborted).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was made.
+    Verified,
+    /// It was not made: it is switched off, or there is nothing to compare with.
+    NotChecked,
 }
 
 /// What a block reader yields.

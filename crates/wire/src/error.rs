@@ -1,8 +1,10 @@
 //! What can be wrong with bytes from the network.
 
+use std::fmt;
+
 use hex_conservative::DisplayHex;
 
-use crate::BlockHash;
+use crate::{BlockHash, DownloadId};
 
 /// A frame or message that breaks the protocol. The stream it came from can't be read on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,41 +56,79 @@ pub enum WireError {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// A block does not parse or does not agree with its own header.
+    /// The stream ends inside a frame.
+    #[error("the stream ends inside a frame")]
+    Cut,
+    /// A block was given up: it does not parse, does not agree with its own header, or does not come to its end.
     #[error(transparent)]
-    Block(#[from] BlockError),
+    Block(#[from] BlockAborted),
 }
 
-/// A block that does not parse or does not agree with its own header.
+/// A block was given up; all its parts that were yielded under the download's id are void.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {reason}", BlockName(*block))]
+pub struct BlockAborted {
+    /// The download that ends here.
+    pub download: DownloadId,
+    /// The block; `None` if not even its header came.
+    pub block: Option<BlockHash>,
+    /// Why.
+    #[source]
+    pub reason: BlockError,
+}
+
+struct BlockName(Option<BlockHash>);
+
+impl fmt::Display for BlockName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(hash) => write!(f, "block {hash}"),
+            None => f.write_str("a block without header"),
+        }
+    }
+}
+
+/// Why a block was given up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BlockError {
     /// The block is too short to hold a header and a transaction count.
-    #[error("a block of {size} bytes has no room for a header and a transaction")]
+    #[error("{size} bytes have no room for a header and a transaction")]
     NoHeader {
         /// The block's size in bytes.
         size: u64,
     },
     /// A field reaches past the end of the block, or bytes follow the last transaction.
-    #[error("block {block} does not parse at byte {offset}: {problem}")]
+    #[error("it does not parse at byte {offset}: {problem}")]
     Malformed {
-        /// The block.
-        block: BlockHash,
         /// Where, in bytes from the start of the block.
         offset: u64,
         /// What is wrong there.
         problem: &'static str,
     },
-    /// The merkle root of the transactions is not the header's.
-    #[error("block {block} has a wrong merkle root")]
-    MerkleRoot {
-        /// The block.
-        block: BlockHash,
+    /// The payload is not what its frame's checksum says.
+    #[error("its frame has checksum {}, its bytes {}", expected.as_hex(), found.as_hex())]
+    Checksum {
+        /// The first four bytes of SHA-256d of the block.
+        found: [u8; 4],
+        /// The checksum in the frame's header.
+        expected: [u8; 4],
     },
+    /// The merkle root of the transactions is not the header's.
+    #[error("wrong merkle root")]
+    MerkleRoot,
     /// The transactions give the right merkle root only because some are listed twice (CVE-2012-2459).
-    #[error("block {block} repeats transactions (CVE-2012-2459)")]
-    Mutated {
-        /// The block.
-        block: BlockHash,
+    #[error("it repeats transactions (CVE-2012-2459)")]
+    Mutated,
+    /// The witnesses are not those that the coinbase commits to (BIP 141).
+    #[error("wrong witness commitment")]
+    WitnessCommitment,
+    /// The stream ends inside the block.
+    #[error("the stream ends after {received} of {size} bytes")]
+    Cut {
+        /// How many bytes came.
+        received: u64,
+        /// The block's size in bytes.
+        size: u64,
     },
 }

@@ -78,6 +78,19 @@ hash! {
     BlockHash
 }
 hash! {
+    /// The identifier of a transaction with its witnesses (BIP 141).
+    Wtxid
+}
+hash! {
+    /// The hash of a block's basic filter (BIP 157): SHA-256d of the serialized filter.
+    FilterHash
+}
+hash! {
+    /// The header of a block's basic filter (BIP 157): SHA-256d of the filter's hash and the previous filter's header. The
+    /// filter before the genesis block's has [`FilterHeader::ZERO`].
+    FilterHeader
+}
+hash! {
     /// The identifier of a transaction, for Bitcoin SHA-256d of its serialization without witnesses (BIP 141).
     Txid
 }

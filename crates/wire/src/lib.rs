@@ -27,9 +27,11 @@ mod dialect;
 mod error;
 mod hash;
 mod header;
+#[cfg(test)]
+mod testdata;
 
-pub use block::{BlockEnd, BlockEvent, BlockPart, DownloadId};
+pub use block::{BlockEnd, BlockEvent, BlockPart, DownloadId, Verdict};
 pub use dialect::{Dialect, Incoming};
-pub use error::{BlockError, WireError};
-pub use hash::{BlockHash, ParseHashError, Txid, sha256d};
+pub use error::{BlockAborted, BlockError, WireError};
+pub use hash::{BlockHash, ParseHashError, Txid, Wtxid, sha256d};
 pub use header::Header;

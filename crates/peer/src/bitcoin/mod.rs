@@ -63,7 +63,7 @@ impl Protocol for Bitcoin {
 
     fn connect(&self, local: &Local, options: &LinkOptions, seed: u64, now: Instant) -> Box<dyn Connection> {
         let mut codec = CodecOptions::new(self.network);
-        codec.part_size = options.part_size;
+        codec.block.part_size = options.part_size;
         codec.max_block_size = options.max_block_size.unwrap_or(codec.max_block_size);
         let session = BitcoinSession::new(self.network, local, seed);
         Box::new(Link::new(session, Codec::with_options(self.network, codec), options.clone(), seed, now))
@@ -114,9 +114,10 @@ impl BitcoinSession {
             receiver: NetworkAddress::UNSPECIFIED,
             sender: NetworkAddress::UNSPECIFIED,
             nonce: self.nonce,
-            user_agent: concat!("/tipward:", env!("CARGO_PKG_VERSION"), "/").to_owned(),
+            user_agent: concat!("/tipward:", env!("CARGO_PKG_VERSION"), "/").into(),
             start_height: i32::try_from(self.height).unwrap_or(i32::MAX),
             relay: false,
+            association_id: None,
         }
     }
 
@@ -134,7 +135,7 @@ impl BitcoinSession {
             return Err(Violation::NoBlocks { services: services.0 });
         }
         Ok(PeerInfo {
-            user_agent: version.user_agent.clone(),
+            user_agent: version.user_agent.to_string(),
             claimed_height: u64::try_from(version.start_height).unwrap_or(0),
             recent_only: (!services.has(Services::NETWORK)).then_some(LIMITED_BLOCKS),
         })
@@ -172,10 +173,20 @@ impl BitcoinSession {
             (State::AwaitVerack(_), Message::Version(_)) => return Err(Violation::SecondVersion),
             // Features are negotiated between `version` and `verack` by messages of their own; who does not know them
             // declines them by silence.
-            (_, Message::Other { .. } | Message::Protoconf(_) | Message::Reject(_)) => {}
-            (_, other) => {
-                return Err(Violation::TooEarly { command: other.command().as_str().to_owned() });
-            }
+            (
+                _,
+                Message::Verack
+                | Message::Ping(_)
+                | Message::Pong(_)
+                | Message::GetHeaders(_)
+                | Message::GetBlocks(_)
+                | Message::Headers(_)
+                | Message::Inv(_)
+                | Message::GetData(_)
+                | Message::NotFound(_)
+                | Message::SendHeaders,
+            ) => return Err(Violation::TooEarly { command: message.command().as_str().to_owned() }),
+            _ => {}
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
 use bytes::BytesMut;
-use tipward_wire::{BlockEnd, BlockEvent, BlockPart, Dialect, DownloadId, bitcoin::Command};
+use tipward_wire::{BlockEnd, BlockEvent, BlockPart, Dialect, DownloadId, Verdict, bitcoin::Command};
 
 use super::*;
 
@@ -15,9 +15,10 @@ fn their_version(network: &Network) -> Version {
         receiver: NetworkAddress::UNSPECIFIED,
         sender: NetworkAddress::UNSPECIFIED,
         nonce: 99,
-        user_agent: "/them:1/".to_owned(),
+        user_agent: "/them:1/".into(),
         start_height: 500,
         relay: true,
+        association_id: None,
     }
 }
 
@@ -161,7 +162,15 @@ fn a_block_that_was_not_asked_for_ends_the_connection() {
 fn a_block_that_was_asked_for_twice_may_come_twice() {
     let mut talk = Talk::ready(Network::BSV);
     let block = BlockHash::from_bytes([1; 32]);
-    let end = BlockEnd { block, download: DownloadId(1), transactions: 1, size: 285, parts: 1 };
+    let end = BlockEnd {
+        block,
+        download: DownloadId(1),
+        transactions: 1,
+        size: 285,
+        parts: 1,
+        checksum: Verdict::Verified,
+        merkle_root: Verdict::Verified,
+    };
     for _ in 0..2 {
         talk.session.ask(Want::Blocks(vec![block]), &mut talk.out).unwrap();
     }

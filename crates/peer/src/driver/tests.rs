@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use tipward_wire::{
     Dialect, Incoming,
-    bitcoin::{Codec, Command, Message, Network, NetworkAddress, Services, Version},
+    bitcoin::{Codec, Command, Message, Network, NetworkAddress, Services, VarStr, Version},
 };
 use tokio::io::{DuplexStream, duplex};
 
@@ -66,9 +66,10 @@ impl Talk {
             receiver: NetworkAddress::UNSPECIFIED,
             sender: NetworkAddress::UNSPECIFIED,
             nonce: 99,
-            user_agent: String::new(),
+            user_agent: VarStr::default(),
             start_height: 0,
             relay: true,
+            association_id: None,
         };
         self.say(&[Message::Version(version), Message::Verack]).await;
         match self.events.recv().await {

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use tipward_peer::wire::{BlockEnd, BlockHash, BlockPart, DownloadId, Header};
+use tipward_peer::wire::{BlockEnd, BlockHash, BlockPart, DownloadId, Header, Verdict};
 
 use super::*;
 use crate::{Accepted, RefusedHeaders, Update};
@@ -349,7 +349,15 @@ fn part(block: BlockHash) -> BlockPart {
 }
 
 fn block_end(block: BlockHash) -> BlockEnd {
-    BlockEnd { block, download: DownloadId(0), transactions: 1, size: BLOCK_SIZE, parts: 1 }
+    BlockEnd {
+        block,
+        download: DownloadId(0),
+        transactions: 1,
+        size: BLOCK_SIZE,
+        parts: 1,
+        checksum: Verdict::Verified,
+        merkle_root: Verdict::Verified,
+    }
 }
 
 fn trunk(length: u64) -> Vec<BlockHash> {

@@ -6,8 +6,8 @@
 
 use bytes::{Buf, BytesMut};
 
-use super::{BlockReader, Chain, DEFAULT_PART_SIZE, Network};
-use crate::{BlockError, BlockEvent, DownloadId};
+use super::{BlockOptions, BlockReader, DEFAULT_PART_SIZE, Network};
+use crate::{BlockAborted, BlockEvent, DownloadId};
 
 /// What stands before a block of `length` bytes: 8 bytes, or 16 from 4 GiB on.
 #[must_use]
@@ -41,7 +41,7 @@ pub enum BlkError {
         /// Where the block starts in the file, in bytes.
         offset: u64,
         /// What is wrong with it.
-        source: BlockError,
+        source: BlockAborted,
     },
     /// The file ends inside a record.
     #[error("byte {offset}: the file ends inside the record that starts here")]
@@ -132,8 +132,9 @@ impl BlkDecoder {
         self.record = self.offset;
         self.offset += header as u64;
         self.blocks += 1;
-        let witnesses = network.chain == Chain::Btc;
-        self.block = Some(BlockReader::new(DownloadId(self.blocks), size, witnesses, self.part_size));
+        let mut options = BlockOptions::new(network);
+        options.part_size = self.part_size;
+        self.block = Some(BlockReader::new(DownloadId(self.blocks), size, options));
         Ok(Some(BlkEvent::Begin { network, offset: self.offset, size }))
     }
 

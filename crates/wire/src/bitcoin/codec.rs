@@ -1,10 +1,10 @@
 //! Frames: magic, command, length, checksum, payload; and BSV's extended frames for payloads beyond 4 GiB.
 
 use bitcoin_hashes::{HashEngine as _, sha256d as engine};
-use bytes::{Buf, BufMut, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::{BlockReader, Chain, Command, DEFAULT_PART_SIZE, Message, Network, parse, serialize};
-use crate::{BlockEvent, Dialect, DownloadId, Incoming, WireError, sha256d};
+use super::{BlockOptions, BlockReader, Chain, Command, Message, Network};
+use crate::{BlockError, BlockEvent, Dialect, DownloadId, Incoming, Verdict, WireError, sha256d};
 
 /// The size of a frame's header in bytes.
 const HEADER: usize = 24;
@@ -17,21 +17,28 @@ const HANDSHAKE_LIMIT: u64 = 1024;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct CodecOptions {
-    /// The target size of a block's parts, in bytes; [`DEFAULT_PART_SIZE`] unless set.
-    pub part_size: usize,
+    /// How blocks are read and checked.
+    pub block: BlockOptions,
+    /// Whether a block's bytes are compared with the checksum of its frame. On unless unset: it is what tells a block that
+    /// was damaged on its way from one that was made up. Other messages are always compared.
+    pub checksum: bool,
     /// The largest block accepted, in bytes. BTC's protocol limit is 4,000,000; BSV has none, the default is 8 GiB.
     pub max_block_size: u64,
+    /// The longest other message accepted, in bytes, where its command allows no less. The default is the chain's limit:
+    /// 4,000,000 for BTC, 2 MiB for BSV, whose nodes send more only to those who said so in `protoconf`. A message is
+    /// buffered whole.
+    pub max_message_size: u64,
 }
 
 impl CodecOptions {
     /// The defaults for a network.
     #[must_use]
     pub fn new(network: &Network) -> Self {
-        let max_block_size = match network.chain {
-            Chain::Btc => 4_000_000,
-            Chain::Bsv => 8 << 30,
+        let (max_block_size, max_message_size) = match network.chain {
+            Chain::Btc => (4_000_000, 4_000_000),
+            Chain::Bsv => (8 << 30, 2 << 20),
         };
-        Self { part_size: DEFAULT_PART_SIZE, max_block_size }
+        Self { block: BlockOptions::new(network), checksum: true, max_block_size, max_message_size }
     }
 }
 
@@ -42,18 +49,25 @@ pub struct Codec {
     handshake_done: bool,
     downloads: u64,
     state: State,
+    trailing: Bytes,
 }
 
 enum State {
     Header,
-    Payload { command: Command, length: usize, checksum: [u8; 4] },
+    /// The checksum is `None` in an extended frame, which has none.
+    Payload {
+        command: Command,
+        length: usize,
+        checksum: Option<[u8; 4]>,
+    },
     Block(Box<Block>),
 }
 
 struct Block {
     reader: BlockReader,
-    /// `None` for an extended frame: its checksum is zero and never verified.
+    /// `None` for an extended frame, whose checksum is zero and never verified; and once it is verified.
     checksum: Option<([u8; 4], engine::HashEngine)>,
+    verdict: Verdict,
     /// Bytes at the front of the input that the checksum covers already.
     hashed: usize,
     /// Bytes of the block that the checksum does not cover yet.
@@ -70,7 +84,44 @@ impl Codec {
     /// A codec with options.
     #[must_use]
     pub fn with_options(network: &'static Network, options: CodecOptions) -> Self {
-        Self { network, options, handshake_done: false, downloads: 0, state: State::Header }
+        Self {
+            network,
+            options,
+            handshake_done: false,
+            downloads: 0,
+            state: State::Header,
+            trailing: Bytes::new(),
+        }
+    }
+
+    /// The bytes that followed the last known field of the message decoded last. Nodes ignore them, and so may you; a proxy
+    /// passes them on with [`Codec::encode_with_trailing`].
+    #[must_use]
+    pub fn trailing(&self) -> &Bytes {
+        &self.trailing
+    }
+
+    /// Appends a message as a whole frame, with bytes after its last field.
+    pub fn encode_with_trailing(&self, message: &Message, trailing: &[u8], output: &mut BytesMut) {
+        let mut payload = BytesMut::new();
+        message.serialize(&mut payload);
+        payload.put_slice(trailing);
+        self.put_frame(message.command(), &payload, output);
+    }
+
+    /// Ends the stream.
+    ///
+    /// # Errors
+    /// It ends inside a frame; if that is a block's, the error says which download is void.
+    pub fn finish(&self) -> Result<(), WireError> {
+        match &self.state {
+            State::Header => Ok(()),
+            State::Payload { .. } => Err(WireError::Cut),
+            State::Block(block) => {
+                let reason = BlockError::Cut { received: block.reader.seen(), size: block.reader.size() };
+                Err(block.reader.abort(reason).into())
+            }
+        }
     }
 
     /// Appends the frame header for a payload of `length` bytes: an extended one, which has no checksum, beyond 4 GiB.
@@ -149,17 +200,15 @@ impl Codec {
         }
         self.state = if command.as_str() == "block" {
             self.downloads += 1;
-            let witnesses = self.network.chain == Chain::Btc;
-            let download = DownloadId(self.downloads);
+            let checksum = checksum.filter(|_| self.options.checksum);
             State::Block(Box::new(Block {
-                reader: BlockReader::new(download, length, witnesses, self.options.part_size),
+                reader: BlockReader::new(DownloadId(self.downloads), length, self.options.block),
                 checksum: checksum.map(|expected| (expected, engine::HashEngine::new())),
+                verdict: Verdict::NotChecked,
                 hashed: 0,
                 unhashed: length,
             }))
         } else {
-            // Only a block may come in an extended frame, so a checksum is there.
-            let checksum = checksum.ok_or_else(|| too_long.clone())?;
             let length = usize::try_from(length).map_err(|_| too_long)?;
             State::Payload { command, length, checksum }
         };
@@ -168,22 +217,15 @@ impl Codec {
 
     /// The longest payload accepted, in bytes: what the message can need, or the chain's limit for any message.
     fn limit(&self, command: Command) -> u64 {
-        let chain = match self.network.chain {
-            Chain::Btc => 4_000_000,
-            Chain::Bsv => 2 << 20,
-        };
         if !self.handshake_done {
             return HANDSHAKE_LIMIT;
         }
         match command.as_str() {
             "block" => self.options.max_block_size,
-            "version" | "verack" | "ping" | "pong" | "sendheaders" | "protoconf" | "reject" => {
-                HANDSHAKE_LIMIT
+            name => {
+                let most = self.options.max_message_size;
+                Message::limit(name).map_or(most, |limit| limit.min(most))
             }
-            "getheaders" | "getblocks" => 4 + 9 + 32 * 102,
-            "headers" => 9 + 81 * super::MAX_HEADERS as u64,
-            "inv" | "getdata" | "notfound" => 9 + 36 * super::MAX_INVENTORY as u64,
-            _ => chain,
         }
     }
 
@@ -198,14 +240,19 @@ impl Codec {
         }
         self.state = State::Header;
         let payload = input.split_to(length).freeze();
-        verify(command.as_str(), checksum, sha256d(&payload))?;
-        parse::message(command, payload).map(Some)
+        if let Some(expected) = checksum {
+            verify(command, expected, &payload)?;
+        }
+        let (message, trailing) = Message::parse(command, payload)?;
+        self.trailing = trailing;
+        Ok(Some(message))
     }
 }
 
 impl Block {
     fn decode(&mut self, input: &mut BytesMut) -> Result<Option<BlockEvent>, WireError> {
         let before = input.len();
+        self.reader.note_header(input);
         if let Some((expected, engine)) = &mut self.checksum {
             let end = input
                 .len()
@@ -215,12 +262,19 @@ impl Block {
             self.hashed = end;
             if self.unhashed == 0 {
                 // Everything is here: a bad checksum must show before the last part is handed out.
-                let found = engine::Hash::from_engine(engine.clone()).to_byte_array();
-                verify("block", *expected, found)?;
+                let found = first_four(engine::Hash::from_engine(engine.clone()).to_byte_array());
+                if found != *expected {
+                    let reason = BlockError::Checksum { found, expected: *expected };
+                    return Err(self.reader.abort(reason).into());
+                }
                 self.checksum = None;
+                self.verdict = Verdict::Verified;
             }
         }
-        let event = self.reader.decode(input)?;
+        let mut event = self.reader.decode(input)?;
+        if let Some(BlockEvent::End(end)) = &mut event {
+            end.checksum = self.verdict;
+        }
         self.hashed = self.hashed.saturating_sub(before - input.len());
         Ok(event)
     }
@@ -253,9 +307,7 @@ impl Dialect for Codec {
         if let Message::Block(payload) | Message::Other { payload, .. } = message {
             return self.put_frame(message.command(), payload, output);
         }
-        let mut payload = BytesMut::new();
-        serialize::payload(message, &mut payload);
-        self.put_frame(message.command(), &payload, output);
+        self.encode_with_trailing(message, &[], output);
     }
 
     fn handshake_done(&mut self) {
@@ -282,12 +334,12 @@ impl Dialect for Codec {
     }
 }
 
-fn verify(command: &str, expected: [u8; 4], hash: [u8; 32]) -> Result<(), WireError> {
-    let found = first_four(hash);
+fn verify(command: Command, expected: [u8; 4], payload: &[u8]) -> Result<(), WireError> {
+    let found = first_four(sha256d(payload));
     if found == expected {
         return Ok(());
     }
-    Err(WireError::Checksum { command: command.to_owned(), found, expected })
+    Err(WireError::Checksum { command: command.as_str().to_owned(), found, expected })
 }
 
 fn first_four(hash: [u8; 32]) -> [u8; 4] {

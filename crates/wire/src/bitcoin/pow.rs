@@ -53,6 +53,12 @@ impl Target {
         U256::from_le_bytes(*hash.as_bytes()) <= self.0
     }
 
+    /// The number, most significant byte first.
+    #[must_use]
+    pub fn to_be_bytes(self) -> [u8; 32] {
+        self.0.to_be_bytes()
+    }
+
     /// The work to expect: 2^256 / (target + 1).
     #[must_use]
     pub fn work(self) -> Work {

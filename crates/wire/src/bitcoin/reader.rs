@@ -1,20 +1,44 @@
 //! A block as a stream of parts: cut at whole transactions, checked while it passes.
 
+use bitcoin_hashes::{HashEngine as _, sha256d as engine};
 use bytes::BytesMut;
 
 use super::{
-    BlockHeader, MerkleBuilder,
+    BlockHeader, Chain, MerkleBuilder, Network,
     compact_size::compact_size_len,
     decode_compact_size,
-    scanner::{Scan, Scanner},
+    scanner::{Layout, Problem, Scanner, TOO_FEW, Visitor},
 };
-use crate::{BlockEnd, BlockError, BlockEvent, BlockHash, BlockPart, DownloadId, sha256d};
+use crate::{
+    BlockAborted, BlockEnd, BlockError, BlockEvent, BlockHash, BlockPart, DownloadId, Txid, Verdict, sha256d,
+};
 
 /// The size of a part unless another is asked for: 32 MiB. Smaller blocks come whole.
 pub const DEFAULT_PART_SIZE: usize = 32 << 20;
 
 /// The smallest part size; it holds the header and the longest transaction count.
 const MIN_PART_SIZE: usize = 128;
+
+/// How a [`BlockReader`] reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BlockOptions {
+    /// Whether transactions may have witnesses (BIP 144): yes for BTC, no for BSV.
+    pub witnesses: bool,
+    /// The target size of parts, in bytes; raised to 128 and cut to 1 GiB. [`DEFAULT_PART_SIZE`] unless set.
+    pub part_size: usize,
+    /// Whether transactions are hashed and their merkle root compared with the header's, which costs more than all else.
+    /// On unless unset.
+    pub merkle_root: bool,
+}
+
+impl BlockOptions {
+    /// The defaults for a network.
+    #[must_use]
+    pub fn new(network: &Network) -> Self {
+        Self { witnesses: network.chain == Chain::Btc, part_size: DEFAULT_PART_SIZE, merkle_root: true }
+    }
+}
 
 /// Reads one block of known size from reads of any size.
 ///
@@ -25,7 +49,8 @@ pub struct BlockReader {
     size: u64,
     part_size: usize,
     scanner: Scanner,
-    merkle: MerkleBuilder,
+    /// `None` if the merkle root is not to be checked.
+    merkle: Option<Merkle>,
     state: State,
     header: Option<(BlockHash, BlockHeader)>,
     declared: u64,
@@ -39,7 +64,6 @@ pub struct BlockReader {
     whole: usize,
     /// Where transactions start in them.
     starts: Vec<u32>,
-    inside_transaction: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,16 +75,15 @@ enum State {
 }
 
 impl BlockReader {
-    /// A reader for a block of `size` bytes whose transactions may have witnesses or not. `part_size` is in bytes, raised
-    /// to 128 and cut to 1 GiB.
+    /// A reader for a block of `size` bytes.
     #[must_use]
-    pub fn new(download: DownloadId, size: u64, witnesses: bool, part_size: usize) -> Self {
+    pub fn new(download: DownloadId, size: u64, options: BlockOptions) -> Self {
         Self {
             download,
             size,
-            part_size: part_size.clamp(MIN_PART_SIZE, 1 << 30),
-            scanner: Scanner::new(witnesses),
-            merkle: MerkleBuilder::new(),
+            part_size: options.part_size.clamp(MIN_PART_SIZE, 1 << 30),
+            scanner: Scanner::new(options.witnesses, 0),
+            merkle: options.merkle_root.then(Merkle::default),
             state: State::Header,
             header: None,
             declared: 0,
@@ -70,7 +93,6 @@ impl BlockReader {
             scanned: 0,
             whole: 0,
             starts: Vec::new(),
-            inside_transaction: false,
         }
     }
 
@@ -86,6 +108,12 @@ impl BlockReader {
         self.offset + self.scanned as u64
     }
 
+    /// The block's size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     /// How many bytes are still to come in the part being filled: what a reader should make room for.
     #[must_use]
     pub fn wanted(&self) -> usize {
@@ -97,7 +125,17 @@ impl BlockReader {
     ///
     /// # Errors
     /// The block does not parse, or disagrees with its header; the last part is not yielded then.
-    pub fn decode(&mut self, input: &mut BytesMut) -> Result<Option<BlockEvent>, BlockError> {
+    pub fn decode(&mut self, input: &mut BytesMut) -> Result<Option<BlockEvent>, BlockAborted> {
+        self.next(input).map_err(|reason| self.abort(reason))
+    }
+
+    /// Gives the block up, with its download's id: for a source that ends before the block does.
+    #[must_use]
+    pub fn abort(&self, reason: BlockError) -> BlockAborted {
+        BlockAborted { download: self.download, block: self.block(), reason }
+    }
+
+    fn next(&mut self, input: &mut BytesMut) -> Result<Option<BlockEvent>, BlockError> {
         if self.state == State::Header && !self.read_header(input)? {
             return Ok(None);
         }
@@ -136,10 +174,7 @@ impl BlockReader {
         if self.size < 81 {
             return Err(BlockError::NoHeader { size: self.size });
         }
-        if self.header.is_none() {
-            let Some(bytes) = input.first_chunk::<{ BlockHeader::SIZE }>() else { return Ok(false) };
-            self.header = Some((BlockHash::from_bytes(sha256d(bytes)), BlockHeader::from_bytes(bytes)));
-        }
+        self.note_header(input);
         let Some(&first) = input.get(80) else { return Ok(false) };
         let end = 80 + compact_size_len(first);
         if end as u64 >= self.size {
@@ -148,57 +183,64 @@ impl BlockReader {
         if input.len() < end {
             return Ok(false);
         }
+        let malformed = |problem| BlockError::Malformed { offset: 80, problem };
         let (declared, _) = decode_compact_size(&input[80..end])
-            .ok_or_else(|| self.malformed(80, "the transaction count is not in its shortest form"))?;
+            .ok_or_else(|| malformed("the transaction count is not in its shortest form"))?;
         if declared == 0 {
-            return Err(self.malformed(80, "no transactions"));
+            return Err(malformed("no transactions"));
         }
         self.declared = declared;
+        self.scanner.expect(declared);
         self.scanned = end;
         self.whole = end;
         self.state = State::Transactions;
         Ok(true)
     }
 
-    fn scan(&mut self, bytes: &[u8]) -> Result<(), BlockError> {
-        while self.scanned < bytes.len() {
-            if self.merkle.count() == self.declared {
-                return Err(self.malformed(self.scanned, "bytes follow the last transaction"));
-            }
-            if !self.inside_transaction {
-                self.starts.push(self.scanned as u32);
-                self.inside_transaction = true;
-            }
-            let remaining = self.size - self.offset - self.scanned as u64;
-            match self.scanner.push(&bytes[self.scanned..], remaining) {
-                Ok(Scan::More) => self.scanned = bytes.len(),
-                Ok(Scan::End { consumed, txid }) => {
-                    self.scanned += consumed;
-                    self.whole = self.scanned;
-                    self.inside_transaction = false;
-                    self.merkle.push(txid);
-                }
-                Err(problem) => return Err(self.malformed(self.scanned, problem)),
-            }
+    /// Takes note of the header, so that the block has its name even if nothing else is right with it.
+    pub(super) fn note_header(&mut self, input: &[u8]) {
+        if let (None, Some(bytes)) = (self.header, input.first_chunk::<{ BlockHeader::SIZE }>()) {
+            self.header = Some((BlockHash::from_bytes(sha256d(bytes)), BlockHeader::from_bytes(bytes)));
         }
-        Ok(())
+    }
+
+    fn scan(&mut self, bytes: &[u8]) -> Result<(), BlockError> {
+        let base = self.scanned;
+        let remaining = self.size - self.offset - base as u64;
+        let starts = &mut self.starts;
+        let scanned = match &mut self.merkle {
+            Some(merkle) => {
+                self.scanner.push(&bytes[base..], remaining, &mut Checked { base, starts, merkle })
+            }
+            None => self.scanner.push(&bytes[base..], remaining, &mut Unchecked { base, starts }),
+        };
+        match scanned {
+            Ok(last_end) => {
+                self.scanned = bytes.len();
+                self.whole = last_end.map_or(self.whole, |end| base + end);
+                Ok(())
+            }
+            Err((at, problem)) => Err(self.malformed(base + at, problem)),
+        }
     }
 
     fn check(&mut self) -> Result<(), BlockError> {
-        if self.inside_transaction || self.merkle.count() != self.declared {
-            return Err(self.malformed(self.scanned, "the block ends before its last transaction"));
+        if !self.scanner.is_finished() {
+            return Err(self.malformed(self.scanned, TOO_FEW));
         }
-        let Some((block, header)) = self.header else { return Ok(()) };
-        match std::mem::take(&mut self.merkle).finish() {
-            (root, _) if root != header.merkle_root => Err(BlockError::MerkleRoot { block }),
-            (_, true) => Err(BlockError::Mutated { block }),
+        let (Some(merkle), Some((_, header))) = (&mut self.merkle, self.header) else { return Ok(()) };
+        match std::mem::take(&mut merkle.builder).finish() {
+            (root, _) if root != header.merkle_root => Err(BlockError::MerkleRoot),
+            (_, true) => Err(BlockError::Mutated),
             _ => Ok(()),
         }
     }
 
     fn cut(&mut self, input: &mut BytesMut, cut: usize) -> BlockEvent {
         let carried = self.starts.partition_point(|&start| (start as usize) < cut);
-        let rest = self.starts[carried..].iter().map(|start| start - cut as u32).collect();
+        // The next part has about as many.
+        let mut rest = Vec::with_capacity(if self.offset + (cut as u64) < self.size { carried } else { 0 });
+        rest.extend(self.starts[carried..].iter().map(|start| start - cut as u32));
         self.starts.truncate(carried);
         let transactions = std::mem::replace(&mut self.starts, rest);
         let part = BlockPart {
@@ -221,18 +263,67 @@ impl BlockReader {
 
     fn end(&self) -> Option<BlockEnd> {
         let (download, parts) = (self.download, self.index);
+        let merkle_root = if self.merkle.is_some() { Verdict::Verified } else { Verdict::NotChecked };
         self.block().map(|block| BlockEnd {
             block,
             download,
             transactions: self.declared,
             size: self.size,
             parts,
+            checksum: Verdict::NotChecked,
+            merkle_root,
         })
     }
 
-    fn malformed(&self, at: usize, problem: &'static str) -> BlockError {
-        let block = self.block().unwrap_or_default();
-        BlockError::Malformed { block, offset: self.offset + at as u64, problem }
+    fn malformed(&self, at: usize, problem: Problem) -> BlockError {
+        BlockError::Malformed { offset: self.offset + at as u64, problem }
+    }
+}
+
+/// Txids as transactions pass, folded into the merkle root.
+#[derive(Default)]
+struct Merkle {
+    builder: MerkleBuilder,
+    /// Of the transaction that does not lie whole in one read.
+    engine: engine::HashEngine,
+}
+
+/// Notes where transactions start.
+struct Unchecked<'a> {
+    base: usize,
+    starts: &'a mut Vec<u32>,
+}
+
+impl Visitor for Unchecked<'_> {
+    fn start(&mut self, at: usize) {
+        self.starts.push((self.base + at) as u32); // a part is at most 1 GiB
+    }
+}
+
+/// Notes where transactions start and hashes them.
+struct Checked<'a> {
+    base: usize,
+    starts: &'a mut Vec<u32>,
+    merkle: &'a mut Merkle,
+}
+
+impl Visitor for Checked<'_> {
+    fn start(&mut self, at: usize) {
+        self.starts.push((self.base + at) as u32); // a part is at most 1 GiB
+    }
+
+    fn whole(&mut self, bytes: &[u8], layout: &Layout) {
+        self.start(layout.start);
+        self.merkle.builder.push(layout.txid(bytes));
+    }
+
+    fn body(&mut self, bytes: &[u8]) {
+        self.merkle.engine.input(bytes);
+    }
+
+    fn end(&mut self) {
+        let engine = std::mem::take(&mut self.merkle.engine);
+        self.merkle.builder.push(Txid::from_bytes(engine::Hash::from_engine(engine).to_byte_array()));
     }
 }
 

@@ -1,18 +1,219 @@
-//! Finds where transactions end while their bytes go by, and computes their ids on the way.
+//! Finds where transactions start and end while their bytes go by.
 //!
-//! The scanner is pushed slices of any size and keeps its place in between (a state, a count and at most nine bytes of an
-//! unfinished CompactSize), so nothing is scanned twice and a transaction may be of any size.
-//! Serialization with witnesses: BIP 144.
+//! The scanner is pushed slices of any size and keeps its place in between (a state, two counts and at most nine bytes of
+//! an unfinished CompactSize), so a transaction may be of any size. Transactions that lie whole in a slice take a path
+//! without state; the others are resumed. Serialization with witnesses: BIP 144.
 
-use bitcoin_hashes::{HashEngine as _, sha256d};
+use bitcoin_hashes::{HashEngine as _, sha256d as engine};
 
 use super::compact_size::{compact_size_len, decode_compact_size};
-use crate::Txid;
+use crate::{Txid, sha256d};
+
+/// Finds the offsets of a block's transactions in reads of any size, without keeping the bytes.
+///
+/// This is the scanner alone, for those who have the bytes and want the places; [`BlockReader`](super::BlockReader) adds
+/// parts and checks.
+///
+/// ```
+/// use tipward_wire::bitcoin::{Network, TransactionScanner};
+///
+/// let block = Network::BTC.genesis_block();
+/// // After the 80 bytes of the header and the one of the count.
+/// let mut scanner = TransactionScanner::new(true, 81, 1, block.len() as u64);
+/// let mut offsets = Vec::new();
+/// for read in block[81..].chunks(7) {
+///     scanner.push(read, &mut offsets)?;
+/// }
+/// scanner.finish()?;
+/// assert_eq!(offsets, [81]);
+/// # Ok::<(), tipward_wire::bitcoin::ScanError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct TransactionScanner {
+    scanner: Scanner,
+    offset: u64,
+    end: u64,
+}
+
+/// Bytes that are not the transactions they were said to be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("byte {offset}: {problem}")]
+pub struct ScanError {
+    /// Where, in the offsets that the scanner counts.
+    pub offset: u64,
+    /// What is wrong there.
+    pub problem: &'static str,
+}
+
+impl TransactionScanner {
+    /// A scanner for `transactions` transactions between the bytes `offset` and `end` of whatever the caller counts in,
+    /// such as a block or a file. `witnesses` tells whether transactions may have them: yes for BTC, no for BSV.
+    #[must_use]
+    pub fn new(witnesses: bool, offset: u64, transactions: u64, end: u64) -> Self {
+        Self { scanner: Scanner::new(witnesses, transactions), offset, end }
+    }
+
+    /// Takes the next bytes and appends the offset of each transaction that starts in them.
+    ///
+    /// # Errors
+    /// The bytes are no transactions, or go on after the last.
+    pub fn push(&mut self, bytes: &[u8], offsets: &mut Vec<u64>) -> Result<(), ScanError> {
+        let remaining = self.end.saturating_sub(self.offset);
+        if bytes.len() as u64 > remaining {
+            return Err(ScanError { offset: self.end, problem: "bytes follow the last transaction" });
+        }
+        let mut visitor = Offsets { base: self.offset, offsets };
+        match self.scanner.push(bytes, remaining, &mut visitor) {
+            Ok(_) => {
+                self.offset += bytes.len() as u64;
+                Ok(())
+            }
+            Err((at, problem)) => Err(ScanError { offset: self.offset + at as u64, problem }),
+        }
+    }
+
+    /// Ends the scan.
+    ///
+    /// # Errors
+    /// The last transaction is not whole, or transactions are missing.
+    pub fn finish(&self) -> Result<(), ScanError> {
+        if self.scanner.is_finished() {
+            return Ok(());
+        }
+        Err(ScanError { offset: self.offset, problem: TOO_FEW })
+    }
+}
+
+struct Offsets<'a> {
+    base: u64,
+    offsets: &'a mut Vec<u64>,
+}
+
+impl Visitor for Offsets<'_> {
+    fn start(&mut self, at: usize) {
+        self.offsets.push(self.base + at as u64);
+    }
+}
+
+/// Why bytes are no transaction.
+pub(super) type Problem = &'static str;
+
+pub(super) const TOO_FEW: Problem = "the block ends before its last transaction";
+const NOT_SHORTEST: Problem = "a CompactSize is not in its shortest form";
+const PAST_END: Problem = "a length reaches past the end of the block";
+
+/// Told of transactions as they pass. Positions are in the bytes being pushed.
+pub(super) trait Visitor {
+    /// A transaction starts.
+    fn start(&mut self, at: usize);
+    /// A transaction that lies whole in the bytes; it was not told by `start`.
+    fn whole(&mut self, bytes: &[u8], layout: &Layout) {
+        let _ = bytes;
+        self.start(layout.start);
+    }
+    /// More bytes of the transaction that started last which count for its txid (BIP 141).
+    fn body(&mut self, _bytes: &[u8]) {}
+    /// The transaction that started last ends.
+    fn end(&mut self) {}
+}
+
+/// Where a whole transaction lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Layout {
+    pub(super) start: usize,
+    /// Where the count of inputs is: after the version, and after the marker and flag of a transaction with witnesses.
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
+    /// Where the outputs end: at the witnesses or the lock time.
+    pub(super) outputs_end: usize,
+    pub(super) end: usize,
+}
+
+impl Layout {
+    /// Whether the transaction is serialized with witnesses.
+    pub(super) fn has_witnesses(&self) -> bool {
+        self.inputs > self.start + 4
+    }
+
+    /// The transaction's id; `bytes` are those that it was found in.
+    pub(super) fn txid(&self, bytes: &[u8]) -> Txid {
+        if !self.has_witnesses() {
+            return Txid::from_bytes(sha256d(&bytes[self.start..self.end]));
+        }
+        let mut engine = engine::HashEngine::new();
+        engine.input(&bytes[self.start..self.start + 4]);
+        engine.input(&bytes[self.inputs..self.outputs_end]);
+        engine.input(&bytes[self.end - 4..self.end]);
+        Txid::from_bytes(engine::Hash::from_engine(engine).to_byte_array())
+    }
+
+    /// Finds the end of the transaction at `start`; `None` if it is not all there or does not parse.
+    #[inline]
+    pub(super) fn find(bytes: &[u8], start: usize, witnesses: bool, most: usize) -> Option<Self> {
+        let mut inputs_at = start + 4;
+        let (mut inputs, mut at) = length(bytes, inputs_at)?;
+        if inputs == 0 && witnesses {
+            match *bytes.get(at)? {
+                1 => {
+                    inputs_at = at + 1;
+                    (inputs, at) = length(bytes, inputs_at)?;
+                }
+                // No flag but the count of outputs, of which there are none either: nodes take that.
+                0 => {}
+                _ => return None,
+            }
+        }
+        if inputs > most {
+            return None;
+        }
+        for _ in 0..inputs {
+            let (script, after) = length(bytes, at + 36)?;
+            at = after.checked_add(script)? + 4;
+        }
+        let outputs_at = at;
+        let (outputs, mut at) = length(bytes, at)?;
+        if outputs > most {
+            return None;
+        }
+        for _ in 0..outputs {
+            let (script, after) = length(bytes, at + 8)?;
+            at = after.checked_add(script)?;
+        }
+        let outputs_end = at;
+        if inputs_at > start + 4 {
+            for _ in 0..inputs {
+                let (items, after) = length(bytes, at)?;
+                at = after;
+                for _ in 0..items {
+                    let (item, after) = length(bytes, at)?;
+                    at = after.checked_add(item)?;
+                }
+            }
+        }
+        // A sum near the end of the address space is past the end of the bytes too.
+        let end = at.checked_add(4).filter(|&end| end <= bytes.len())?;
+        Some(Self { start, inputs: inputs_at, outputs: outputs_at, outputs_end, end })
+    }
+}
+
+/// The CompactSize at `at`, and where it ends.
+#[inline(always)]
+pub(super) fn length(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
+    let first = *bytes.get(at)?;
+    if first < 0xfd { Some((usize::from(first), at + 1)) } else { long_length(bytes, at) }
+}
+
+#[cold]
+fn long_length(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
+    let (value, len) = decode_compact_size(bytes.get(at..)?)?;
+    // Beyond half the address space nothing can lie; below it, the small sums above cannot overflow.
+    usize::try_from(value).ok().filter(|&value| value <= usize::MAX / 2).map(|value| (value, at + len))
+}
 
 /// What is due once the bytes to pass over have passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    Version,
+    Start,
     /// The count of inputs, or the zero that marks a transaction with witnesses.
     InputCount,
     Flag,
@@ -26,25 +227,18 @@ enum State {
     End,
 }
 
-/// What a push of bytes led to.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Scan {
-    /// All bytes belong to a transaction that goes on.
-    More,
-    /// A transaction ended after so many of the bytes.
-    End { consumed: usize, txid: Txid },
-}
+/// A transaction with more inputs or outputs is scanned by the machine at once, so that little is scanned twice.
+const MOST_AT_ONCE: usize = 512;
 
-/// Why bytes are no transaction.
-pub(super) type Problem = &'static str;
-
+#[derive(Debug, Clone)]
 pub(super) struct Scanner {
     /// Whether a zero count of inputs announces witnesses.
     witnesses: bool,
+    /// Transactions whose end is still to come.
+    transactions: u64,
     state: State,
-    /// Bytes to pass over before `state` is due, and whether they count for the txid.
+    /// Bytes to pass over before `state` is due.
     skip: u64,
-    skip_is_hashed: bool,
     /// The first bytes of a CompactSize that was cut.
     stash: [u8; 9],
     stash_len: usize,
@@ -53,79 +247,176 @@ pub(super) struct Scanner {
     /// Witness stacks still to come, one an input.
     stacks: u64,
     segwit: bool,
-    engine: sha256d::HashEngine,
+    /// Whether the bytes passing count for the txid.
+    in_body: bool,
 }
 
 impl Scanner {
-    pub(super) fn new(witnesses: bool) -> Self {
+    pub(super) fn new(witnesses: bool, transactions: u64) -> Self {
         Self {
             witnesses,
-            state: State::Version,
+            transactions,
+            state: State::Start,
             skip: 0,
-            skip_is_hashed: false,
             stash: [0; 9],
             stash_len: 0,
             left: 0,
             stacks: 0,
             segwit: false,
-            engine: sha256d::HashEngine::new(),
+            in_body: false,
         }
     }
 
-    /// Takes bytes up to the end of the transaction, a new one if the last has ended. `remaining` is how many bytes the
-    /// block has from the start of `bytes` on: a length that reaches further is refused at once.
-    pub(super) fn push(&mut self, bytes: &[u8], remaining: u64) -> Result<Scan, Problem> {
-        let mut at = 0;
+    /// Sets how many transactions are to come.
+    pub(super) fn expect(&mut self, transactions: u64) {
+        self.transactions = transactions;
+    }
+
+    /// Whether all transactions have passed.
+    pub(super) fn is_finished(&self) -> bool {
+        self.transactions == 0
+    }
+
+    /// Takes bytes and returns where the last transaction that ends in them ends. `remaining` is how many bytes the block
+    /// has from the start of `bytes` on: a length that reaches further is refused at once. Errors come with their place.
+    pub(super) fn push(
+        &mut self,
+        bytes: &[u8],
+        remaining: u64,
+        visitor: &mut impl Visitor,
+    ) -> Result<Option<usize>, (usize, Problem)> {
+        let (mut at, mut last_end) = (0, None);
+        while at < bytes.len() {
+            if self.state == State::Start {
+                let mut left = self.transactions;
+                while left > 0 {
+                    let Some(layout) = Layout::find(bytes, at, self.witnesses, MOST_AT_ONCE) else { break };
+                    visitor.whole(bytes, &layout);
+                    at = layout.end;
+                    left -= 1;
+                }
+                if left < self.transactions {
+                    last_end = Some(at);
+                    self.transactions = left;
+                }
+                if at == bytes.len() {
+                    break;
+                }
+                if left == 0 {
+                    return Err((at, "bytes follow the last transaction"));
+                }
+                visitor.start(at);
+                self.in_body = true;
+                self.pass(4, State::InputCount);
+            }
+            at = self.resume(bytes, at, remaining, visitor)?;
+            if self.state == State::End && self.skip == 0 {
+                visitor.end();
+                self.state = State::Start;
+                self.transactions -= 1;
+                last_end = Some(at);
+            }
+        }
+        Ok(last_end)
+    }
+
+    /// Takes bytes from `at` up to the end of the transaction, or all.
+    fn resume(
+        &mut self,
+        bytes: &[u8],
+        mut at: usize,
+        remaining: u64,
+        visitor: &mut impl Visitor,
+    ) -> Result<usize, (usize, Problem)> {
+        // Where the run of bytes that count for the txid and were not yet told starts.
+        let mut body = at;
         loop {
-            at += self.pass_over(&bytes[at..]);
-            if self.skip > 0 {
-                return Ok(Scan::More);
+            if self.skip > remaining - at as u64 {
+                return Err((at, PAST_END));
+            }
+            at += self.pass_over(bytes.len() - at);
+            if self.skip > 0 || (at == bytes.len() && self.state != State::End) {
+                break;
             }
             match self.state {
-                State::Version => self.pass(4, true, State::InputCount),
-                State::LockTime => self.pass(4, true, State::End),
-                State::End => {
-                    let engine = std::mem::replace(self, Self::new(self.witnesses)).engine;
-                    let txid = Txid::from_bytes(sha256d::Hash::from_engine(engine).to_byte_array());
-                    return Ok(Scan::End { consumed: at, txid });
+                State::End => break,
+                State::LockTime => {
+                    if !self.in_body {
+                        (self.in_body, body) = (true, at);
+                    }
+                    self.pass(4, State::End);
                 }
-                _ if at == bytes.len() => return Ok(Scan::More),
-                State::Flag if bytes[at] == 1 => {
-                    self.segwit = true;
-                    self.state = State::WitnessInputCount;
+                State::InputCount if bytes[at] == 0 && self.witnesses && self.stash_len == 0 => {
+                    visitor.body(&bytes[body..at]);
+                    self.in_body = false;
+                    self.state = State::Flag;
                     at += 1;
                 }
-                State::Flag => return Err("a transaction without inputs"),
-                _ => at += self.length_or_count(&bytes[at..])?,
+                State::Flag if bytes[at] == 1 => {
+                    self.state = State::WitnessInputCount;
+                    at += 1;
+                    (self.in_body, body) = (true, at);
+                }
+                State::Flag if bytes[at] == 0 => {
+                    // Neither marker nor flag, but two counts.
+                    visitor.body(&[0, 0]);
+                    self.state = State::LockTime;
+                    at += 1;
+                }
+                State::Flag => return Err((at, "a transaction without inputs")),
+                State::WitnessCount if self.in_body => {
+                    visitor.body(&bytes[body..at]);
+                    self.in_body = false;
+                }
+                State::InputScript => at = self.short_scripts(bytes, at, 4 + 36),
+                State::OutputScript => at = self.short_scripts(bytes, at, 8),
+                _ => {}
             }
-            if self.skip > remaining - at as u64 {
-                return Err("a length reaches past the end of the block");
+            if self.skip == 0 && at < bytes.len() && self.takes_compact_size() {
+                at += self.compact_size(&bytes[at..]).map_err(|problem| (at, problem))?;
             }
         }
+        if self.in_body {
+            visitor.body(&bytes[body..at]);
+        }
+        Ok(at)
     }
 
-    fn pass(&mut self, bytes: u64, hashed: bool, then: State) {
+    fn pass(&mut self, bytes: u64, then: State) {
         self.skip = bytes;
-        self.skip_is_hashed = hashed;
         self.state = then;
     }
 
-    fn pass_over(&mut self, bytes: &[u8]) -> usize {
-        let step = usize::try_from(self.skip).map_or(bytes.len(), |skip| skip.min(bytes.len()));
-        if self.skip_is_hashed {
-            self.engine.input(&bytes[..step]);
-        }
+    fn pass_over(&mut self, available: usize) -> usize {
+        let step = usize::try_from(self.skip).map_or(available, |skip| skip.min(available));
         self.skip -= step as u64;
         step
     }
 
+    /// Passes scripts of less than 253 bytes, but not the last one, each followed by `gap` bytes.
+    fn short_scripts(&mut self, bytes: &[u8], mut at: usize, gap: usize) -> usize {
+        if self.stash_len > 0 {
+            return at;
+        }
+        while self.left > 1 {
+            match bytes.get(at) {
+                Some(&length) if length < 0xfd => at += 1 + usize::from(length) + gap,
+                _ => break,
+            }
+            self.left -= 1;
+        }
+        self.skip = at.saturating_sub(bytes.len()) as u64;
+        at.min(bytes.len())
+    }
+
+    fn takes_compact_size(&self) -> bool {
+        !matches!(self.state, State::Start | State::Flag | State::LockTime | State::End)
+    }
+
     /// Takes a CompactSize, or what there is of one, and acts on it. Returns how many bytes it took.
-    fn length_or_count(&mut self, bytes: &[u8]) -> Result<usize, Problem> {
-        const NOT_SHORTEST: Problem = "a CompactSize is not in its shortest form";
+    fn compact_size(&mut self, bytes: &[u8]) -> Result<usize, Problem> {
         let (value, used) = if self.stash_len == 0 && bytes.len() >= compact_size_len(bytes[0]) {
-            let (value, len) = decode_compact_size(bytes).ok_or(NOT_SHORTEST)?;
-            self.hash_if_due(&bytes[..len], value);
-            (value, len)
+            decode_compact_size(bytes).ok_or(NOT_SHORTEST)?
         } else {
             let first = if self.stash_len == 0 { bytes[0] } else { self.stash[0] };
             let used = bytes.len().min(compact_size_len(first) - self.stash_len);
@@ -134,33 +425,23 @@ impl Scanner {
             if self.stash_len < compact_size_len(first) {
                 return Ok(used);
             }
-            let stash = self.stash;
-            let (value, len) = decode_compact_size(&stash[..self.stash_len]).ok_or(NOT_SHORTEST)?;
+            let (value, _) = decode_compact_size(&self.stash[..self.stash_len]).ok_or(NOT_SHORTEST)?;
             self.stash_len = 0;
-            self.hash_if_due(&stash[..len], value);
             (value, used)
         };
         self.enter(value)?;
         Ok(used)
     }
 
-    /// The marker and the witnesses are not part of a txid.
-    fn hash_if_due(&mut self, compact_size: &[u8], value: u64) {
-        let is_marker = self.state == State::InputCount && value == 0 && self.witnesses;
-        if !is_marker && !matches!(self.state, State::WitnessCount | State::WitnessItem) {
-            self.engine.input(compact_size);
-        }
-    }
-
     fn enter(&mut self, value: u64) -> Result<(), Problem> {
         match self.state {
-            State::InputCount if value == 0 && self.witnesses => self.state = State::Flag,
             State::InputCount | State::WitnessInputCount => {
+                self.segwit = self.state == State::WitnessInputCount;
                 self.left = value;
                 self.stacks = if self.segwit { value } else { 0 };
                 match value {
                     0 => self.state = State::OutputCount,
-                    _ => self.pass(36, true, State::InputScript),
+                    _ => self.pass(36, State::InputScript),
                 }
             }
             State::InputScript => {
@@ -168,14 +449,13 @@ impl Scanner {
                 // The script and the sequence, and the next input's outpoint.
                 let (after, then) =
                     if self.left == 0 { (4, State::OutputCount) } else { (4 + 36, State::InputScript) };
-                let skip = value.checked_add(after).ok_or("a script of 2^64 bytes")?;
-                self.pass(skip, true, then);
+                self.pass(value.checked_add(after).ok_or(PAST_END)?, then);
             }
             State::OutputCount => {
                 self.left = value;
                 match value {
                     0 => self.state = self.after_outputs(),
-                    _ => self.pass(8, true, State::OutputScript),
+                    _ => self.pass(8, State::OutputScript),
                 }
             }
             State::OutputScript => {
@@ -183,8 +463,7 @@ impl Scanner {
                 // The script, and the next output's value.
                 let (after, then) =
                     if self.left == 0 { (0, self.after_outputs()) } else { (8, State::OutputScript) };
-                let skip = value.checked_add(after).ok_or("a script of 2^64 bytes")?;
-                self.pass(skip, true, then);
+                self.pass(value.checked_add(after).ok_or(PAST_END)?, then);
             }
             State::WitnessCount => {
                 self.left = value;
@@ -193,9 +472,9 @@ impl Scanner {
             State::WitnessItem => {
                 self.left -= 1;
                 let then = if self.left == 0 { self.after_stack() } else { State::WitnessItem };
-                self.pass(value, false, then);
+                self.pass(value, then);
             }
-            State::Version | State::Flag | State::LockTime | State::End => {}
+            State::Start | State::Flag | State::LockTime | State::End => {}
         }
         Ok(())
     }

@@ -1,102 +1,7 @@
-use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::BlockHash;
-use crate::bitcoin::{
-    BlockHeader, Inventory, InventoryKind, Locator, NetworkAddress, Protoconf, Reject, Services, Version,
-};
-
-fn hash() -> impl Strategy<Value = [u8; 32]> {
-    any::<[u8; 32]>()
-}
-
-fn address() -> impl Strategy<Value = NetworkAddress> {
-    (any::<u64>(), any::<[u8; 16]>(), any::<u16>()).prop_map(|(services, ip, port)| NetworkAddress {
-        services: Services(services),
-        ip: ip.into(),
-        port,
-    })
-}
-
-fn version() -> impl Strategy<Value = Version> {
-    let first = (any::<i32>(), any::<u64>(), any::<i64>(), address(), address());
-    (first, any::<u64>(), "\\PC{0,60}", any::<i32>(), any::<bool>()).prop_map(
-        |((protocol, services, time, receiver, sender), nonce, user_agent, start_height, relay)| Version {
-            protocol,
-            services: Services(services),
-            time,
-            receiver,
-            sender,
-            nonce,
-            user_agent,
-            start_height,
-            relay,
-        },
-    )
-}
-
-fn locator() -> impl Strategy<Value = Locator> {
-    (any::<u32>(), prop::collection::vec(hash(), 0..102), hash()).prop_map(|(protocol, hashes, stop)| {
-        Locator {
-            protocol,
-            hashes: hashes.into_iter().map(BlockHash::from_bytes).collect(),
-            stop: BlockHash::from_bytes(stop),
-        }
-    })
-}
-
-fn inventory() -> impl Strategy<Value = Vec<Inventory>> {
-    let kind = any::<u32>().prop_map(InventoryKind::from_u32);
-    let kind = prop_oneof![kind, Just(InventoryKind::Block), Just(InventoryKind::WitnessBlock)];
-    prop::collection::vec((kind, hash()).prop_map(|(kind, hash)| Inventory { kind, hash }), 0..300)
-}
-
-fn headers() -> impl Strategy<Value = Vec<BlockHeader>> {
-    let header = prop::collection::vec(any::<u8>(), 80)
-        .prop_map(|bytes| BlockHeader::from_bytes(bytes.first_chunk().unwrap()));
-    prop::collection::vec(header, 0..20)
-}
-
-fn other() -> impl Strategy<Value = Message> {
-    ("[a-z_]{1,12}", prop::collection::vec(any::<u8>(), 0..300))
-        .prop_map(|(name, payload)| Message::Other {
-            command: Command::new(&name).unwrap(),
-            payload: payload.into(),
-        })
-        .prop_filter("a name of its own", |message| match message {
-            Message::Other { command, .. } => {
-                !["version", "verack", "ping", "pong", "inv", "headers", "reject", "block"]
-                    .contains(&command.as_str())
-            }
-            _ => false,
-        })
-}
-
-fn message() -> impl Strategy<Value = Message> {
-    let protoconf =
-        (any::<u32>(), prop::option::of("\\PC{0,100}")).prop_map(|(max_receive_payload, policies)| {
-            Message::Protoconf(Protoconf { max_receive_payload, stream_policies: policies })
-        });
-    let reject = ("[a-z]{0,12}", any::<u8>(), "[a-z ]{0,111}", prop::option::of(hash()))
-        .prop_map(|(message, code, reason, hash)| Message::Reject(Reject { message, code, reason, hash }));
-    prop_oneof![
-        version().prop_map(Message::Version),
-        Just(Message::Verack),
-        Just(Message::SendHeaders),
-        any::<u64>().prop_map(Message::Ping),
-        any::<u64>().prop_map(Message::Pong),
-        locator().prop_map(Message::GetHeaders),
-        locator().prop_map(Message::GetBlocks),
-        headers().prop_map(Message::Headers),
-        inventory().prop_map(Message::Inv),
-        inventory().prop_map(Message::GetData),
-        inventory().prop_map(Message::NotFound),
-        protoconf,
-        reject,
-        other(),
-    ]
-}
+use crate::bitcoin::message::tests::message;
 
 fn ready(network: &'static Network) -> Codec {
     let mut codec = Codec::new(network);
@@ -142,33 +47,6 @@ proptest! {
     }
 
     #[test]
-    fn cut_payloads_are_errors_and_name_their_field(message in message(), at: prop::sample::Index) {
-        let codec = ready(Network::BTC);
-        let whole = frame(&codec, &message);
-        let command = message.command();
-        let payload = &whole[HEADER..];
-        prop_assume!(!payload.is_empty() && !matches!(message, Message::Other { .. }));
-        let cut = at.index(payload.len());
-        let parsed = parse::message(command, Bytes::copy_from_slice(&payload[..cut]));
-        match (&message, parsed) {
-            // The only fields that may be absent.
-            (Message::Version(_), Ok(_)) => prop_assert_eq!(cut, payload.len() - 1),
-            (Message::Reject(reject), Ok(_)) => prop_assert!(reject.hash.is_some() && cut >= payload.len() - 32),
-            (_, Err(WireError::Malformed { field, offset, .. })) => {
-                prop_assert!(!field.is_empty() && offset <= cut);
-            }
-            (_, other) => prop_assert!(false, "{other:?}"),
-        }
-    }
-
-    #[test]
-    fn arbitrary_payloads_never_panic(payload in prop::collection::vec(any::<u8>(), 0..500), which in 0usize..12) {
-        let names = ["version", "ping", "getheaders", "getblocks", "headers", "inv", "getdata", "notfound",
-            "protoconf", "reject", "verack", "whatever"];
-        let _ = parse::message(Command::new(names[which]).unwrap(), payload.into());
-    }
-
-    #[test]
     fn arbitrary_streams_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..500), size in 1usize..100) {
         let mut stream = Network::BTC.magic.to_vec();
         stream.extend_from_slice(&bytes);
@@ -200,7 +78,10 @@ fn a_bad_checksum_is_found_before_the_last_part() {
     let mut codec = ready(Network::BTC);
     let mut bytes = frame(&codec, &Message::Block(Network::BTC.genesis_block()));
     bytes[20] ^= 1;
-    assert!(matches!(decode(&mut codec, &bytes, 100), Err(WireError::Checksum { .. })));
+    let error = decode(&mut codec, &bytes, 100).unwrap_err();
+    let WireError::Block(aborted) = error else { panic!("{error}") };
+    assert!(matches!(aborted.reason, BlockError::Checksum { .. }));
+    assert_eq!((aborted.download, aborted.block), (DownloadId(1), Some(Network::BTC.genesis_hash())));
 
     let mut codec = ready(Network::BTC);
     let mut bytes = frame(&codec, &Message::Ping(1));
@@ -285,13 +166,64 @@ fn another_network_shows_by_four_bytes() {
 }
 
 #[test]
-fn a_count_larger_than_the_payload_allocates_nothing() {
-    let payload = Bytes::from_static(&[0xfd, 0xd0, 0x07]); // 2000 headers, none there
-    match parse::message(Command::new("headers").unwrap(), payload) {
-        Err(WireError::Malformed { field, offset, problem, .. }) => {
-            assert_eq!((field, offset), ("headers", 0));
-            assert_eq!(problem, "more entries than the payload has room for");
+fn trailing_bytes_pass_through_a_proxy() {
+    for payload in [&b"\x01\0\0\0\0\0\0\0and more"[..], b"\x01\0\0\0\0\0\0\0"] {
+        let mut codec = ready(Network::BTC);
+        let mut frame = BytesMut::new();
+        codec.put_frame(Command::new("ping").unwrap(), payload, &mut frame);
+        let original = frame.clone();
+        let Ok(Some(Incoming::Message(message))) = codec.decode(&mut frame) else { panic!("no message") };
+        assert_eq!((&message, &codec.trailing()[..]), (&Message::Ping(1), &payload[8..]));
+        let mut again = BytesMut::new();
+        codec.encode_with_trailing(&message, codec.trailing(), &mut again);
+        assert_eq!(again, original);
+    }
+}
+
+#[test]
+fn a_stream_that_ends_inside_a_frame_says_what_is_void() {
+    let mut codec = ready(Network::BTC);
+    assert_eq!(codec.finish(), Ok(()));
+    let mut bytes = frame(&codec, &Message::Ping(1));
+    bytes.truncate(30);
+    assert!(codec.decode(&mut bytes).unwrap().is_none());
+    assert_eq!(codec.finish(), Err(WireError::Cut));
+
+    let mut codec = ready(Network::BTC);
+    let block = Network::BTC.genesis_block();
+    let mut bytes = frame(&codec, &Message::Block(block.clone()));
+    bytes.truncate(24 + 100);
+    assert!(codec.decode(&mut bytes).unwrap().is_none());
+    let Err(WireError::Block(aborted)) = codec.finish() else { panic!("no abort") };
+    assert_eq!((aborted.download, aborted.block), (DownloadId(1), Some(Network::BTC.genesis_hash())));
+    assert_eq!(aborted.reason, BlockError::Cut { received: 100, size: block.len() as u64 });
+}
+
+#[test]
+fn checks_are_a_policy_and_the_end_says_which_were_made() {
+    let block = Network::BTC.genesis_block();
+    for (checksum, merkle_root) in [(true, true), (true, false), (false, true), (false, false)] {
+        let mut options = CodecOptions::new(Network::BTC);
+        (options.checksum, options.block.merkle_root) = (checksum, merkle_root);
+        let mut codec = Codec::with_options(Network::BTC, options);
+        codec.handshake_done();
+        let mut damaged = frame(&codec, &Message::Block(block.clone()));
+        let mut wrong = damaged.clone();
+        let verdict = |made| if made { Verdict::Verified } else { Verdict::NotChecked };
+        match decode(&mut codec, &damaged.clone(), 100).unwrap().last() {
+            Some(Incoming::Block(BlockEvent::End(end))) => {
+                assert_eq!((end.checksum, end.merkle_root), (verdict(checksum), verdict(merkle_root)));
+            }
+            other => panic!("{other:?}"),
         }
-        other => panic!("{other:?}"),
+        // A checksum that is wrong, and a transaction that is not the one of the root under a checksum that is right.
+        damaged[20] ^= 1;
+        assert_eq!(decode(&mut codec, &damaged, 100).is_err(), checksum);
+        let mut codec = Codec::with_options(Network::BTC, codec.options);
+        codec.handshake_done();
+        wrong[24 + 200] ^= 1;
+        let sum = first_four(sha256d(&wrong[24..]));
+        wrong[20..24].copy_from_slice(&sum);
+        assert_eq!(decode(&mut codec, &wrong, 100).is_err(), merkle_root);
     }
 }

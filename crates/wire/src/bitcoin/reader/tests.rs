@@ -2,59 +2,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
-    Txid,
-    bitcoin::{CompactTarget, encode_compact_size},
-};
-
-/// A transaction's shape: script lengths of inputs and outputs, and witness item lengths by input if it has witnesses.
-#[derive(Debug, Clone)]
-struct Shape {
-    inputs: Vec<usize>,
-    outputs: Vec<usize>,
-    witnesses: Option<Vec<Vec<usize>>>,
-}
-
-fn shape() -> impl Strategy<Value = Shape> {
-    let script = prop_oneof![8 => 0usize..80, 1 => 250usize..260, 1 => 0usize..3000];
-    let scripts = |min| prop::collection::vec(script.clone(), min..6);
-    let items = prop::collection::vec(0usize..300, 0..4);
-    (scripts(1), scripts(0), prop::option::of(prop::collection::vec(items, 6))).prop_map(
-        |(inputs, outputs, witnesses)| {
-            let witnesses = witnesses.map(|stacks| stacks.into_iter().take(inputs.len()).collect());
-            Shape { inputs, outputs, witnesses }
-        },
-    )
-}
-
-/// The oracle: serializes with and without witnesses, the second for the txid.
-fn serialize(shape: &Shape, witnesses: bool, output: &mut BytesMut) {
-    let stacks = shape.witnesses.as_ref().filter(|_| witnesses);
-    output.put_i32_le(2);
-    if stacks.is_some() {
-        output.put_slice(&[0, 1]);
-    }
-    encode_compact_size(shape.inputs.len() as u64, output);
-    for &script in &shape.inputs {
-        output.put_bytes(0xaa, 36);
-        encode_compact_size(script as u64, output);
-        output.put_bytes(0xbb, script + 4);
-    }
-    encode_compact_size(shape.outputs.len() as u64, output);
-    for &script in &shape.outputs {
-        output.put_u64_le(5);
-        encode_compact_size(script as u64, output);
-        output.put_bytes(0xcc, script);
-    }
-    for stack in stacks.into_iter().flatten() {
-        encode_compact_size(stack.len() as u64, output);
-        for &item in stack {
-            encode_compact_size(item as u64, output);
-            output.put_bytes(0xdd, item);
-        }
-    }
-    output.put_u32_le(0x1234_5678);
-}
+use crate::bitcoin::transaction::tests::{Shape, serialize, shape};
+use crate::bitcoin::{CompactTarget, encode_compact_size};
 
 struct Oracle {
     block: Bytes,
@@ -96,10 +45,11 @@ fn read(
     part_size: usize,
     reads: &[usize],
 ) -> Result<Vec<BlockEvent>, BlockError> {
-    let mut reader = BlockReader::new(DownloadId(3), bytes.len() as u64, witnesses, part_size);
+    let options = BlockOptions { witnesses, part_size, merkle_root: true };
+    let mut reader = BlockReader::new(DownloadId(3), bytes.len() as u64, options);
     let (mut input, mut events, mut at) = (BytesMut::new(), Vec::new(), 0);
     for size in reads.iter().cycle() {
-        while let Some(event) = reader.decode(&mut input)? {
+        while let Some(event) = reader.decode(&mut input).map_err(|aborted| aborted.reason)? {
             events.push(event);
         }
         assert!(input.len() <= part_size.max(MIN_PART_SIZE), "the reader lets its input pile up");
@@ -192,7 +142,7 @@ fn repeated_transactions_are_refused() {
     let last = bytes[honest.offsets[2] as usize..].to_vec();
     bytes.extend_from_slice(&last);
     bytes[80] = 4;
-    assert!(matches!(read(&bytes, false, 1000, &[1000]), Err(BlockError::Mutated { .. })));
+    assert!(matches!(read(&bytes, false, 1000, &[1000]), Err(BlockError::Mutated)));
 }
 
 #[test]
@@ -217,7 +167,10 @@ fn a_length_past_the_end_is_refused_before_it_is_awaited() {
     let mut bytes = block(&shapes, false).block.to_vec();
     bytes[81 + 4 + 1 + 36] = 0xfc;
     // Only the first half arrives: the error must not wait for the rest.
-    let mut reader = BlockReader::new(DownloadId(1), bytes.len() as u64, false, 1000);
+    let options = BlockOptions { witnesses: false, part_size: 1000, merkle_root: true };
+    let mut reader = BlockReader::new(DownloadId(1), bytes.len() as u64, options);
     let mut input = BytesMut::from(&bytes[..81 + 4 + 1 + 36 + 1]);
-    assert!(matches!(reader.decode(&mut input), Err(BlockError::Malformed { .. })));
+    let aborted = reader.decode(&mut input).unwrap_err();
+    assert!(matches!(aborted.reason, BlockError::Malformed { .. }));
+    assert_eq!((aborted.download, aborted.block), (DownloadId(1), reader.block()));
 }

@@ -1,0 +1,32 @@
+//! Files of real chain data, for the tests.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use crate::bitcoin::Block;
+
+/// A file in the directory that `TIPWARD_TESTDATA` names, or in `../shared/data` beside the project. Without it the test is
+/// to be skipped, unless `TIPWARD_REQUIRE_TESTDATA` is 1.
+pub(crate) fn read(name: &str) -> Option<Bytes> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    let path = std::env::var_os("TIPWARD_TESTDATA").map_or(root, PathBuf::from).join(name);
+    if path.exists() {
+        return Some(std::fs::read(&path).unwrap().into());
+    }
+    let required = std::env::var_os("TIPWARD_REQUIRE_TESTDATA").is_some_and(|value| value == "1");
+    assert!(!required, "no test data at {}", path.display());
+    println!("skipped: no test data at {}", path.display());
+    None
+}
+
+/// The blocks of a `.blk` file.
+pub(crate) fn blocks(name: &str) -> Option<Vec<Block>> {
+    let mut file = read(name)?;
+    let mut blocks = Vec::new();
+    while !file.is_empty() {
+        let length = u32::from_le_bytes(file.split_to(8)[4..].try_into().unwrap());
+        blocks.push(Block::new(file.split_to(length as usize)).unwrap());
+    }
+    Some(blocks)
+}
