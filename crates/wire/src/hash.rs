@@ -4,6 +4,7 @@
 use std::{fmt, str::FromStr};
 
 use hex_conservative::{DisplayHex, decode_to_array};
+use sha2::block_api::compress256;
 
 /// SHA-256 applied twice: the hash of Bitcoin's headers, transactions and frame checksums.
 ///
@@ -13,7 +14,45 @@ use hex_conservative::{DisplayHex, decode_to_array};
 /// ```
 #[must_use]
 pub fn sha256d(bytes: &[u8]) -> [u8; 32] {
-    bitcoin_hashes::sha256d::hash(bytes).to_byte_array()
+    let first = sha256(bytes);
+    let mut block = [0; 64];
+    block[..32].copy_from_slice(&bytes_of(first));
+    // The padding of 32 bytes: a one bit, zeros, and the length in bits.
+    (block[32], block[62]) = (0x80, 1);
+    let mut state = INITIAL;
+    compress256(&mut state, &[block]);
+    bytes_of(state)
+}
+
+/// What SHA-256 starts with (FIPS 180-4, 5.3.3).
+const INITIAL: [u32; 8] =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
+
+/// SHA-256 straight on its compression function: most of what is hashed here is so short that the buffer of a hasher that
+/// could be fed again costs a fifth of the time.
+fn sha256(bytes: &[u8]) -> [u32; 8] {
+    let mut state = INITIAL;
+    let (blocks, rest) = bytes.as_chunks::<64>();
+    let mut tail = [[0; 64]; 2];
+    tail[0][..rest.len()].copy_from_slice(rest);
+    tail[0][rest.len()] = 0x80;
+    // The length takes eight bytes after the one bit.
+    let tail = if rest.len() < 56 { &mut tail[..1] } else { &mut tail[..] };
+    let bits = (bytes.len() as u64).wrapping_mul(8);
+    if let Some(length) = tail.as_flattened_mut().last_chunk_mut() {
+        *length = bits.to_be_bytes();
+    }
+    compress256(&mut state, blocks);
+    compress256(&mut state, tail);
+    state
+}
+
+fn bytes_of(state: [u32; 8]) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    for (bytes, word) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(state) {
+        *bytes = word.to_be_bytes();
+    }
+    bytes
 }
 
 /// Text that is not 64 hexadecimal digits.
@@ -93,4 +132,18 @@ hash! {
 hash! {
     /// The identifier of a transaction, for Bitcoin SHA-256d of its serialization without witnesses (BIP 141).
     Txid
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_length_hashes_as_the_library_does() {
+        let bytes: Vec<u8> = (0..400u32).map(|n| (n * n) as u8).collect();
+        for len in 0..bytes.len() {
+            let expected = bitcoin_hashes::sha256d::hash(&bytes[..len]).to_byte_array();
+            assert_eq!(sha256d(&bytes[..len]), expected, "{len} bytes");
+        }
+    }
 }

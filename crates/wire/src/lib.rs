@@ -30,6 +30,8 @@ mod header;
 #[cfg(test)]
 mod testdata;
 
+pub use bytes;
+
 pub use block::{BlockEnd, BlockEvent, BlockPart, DownloadId, Verdict};
 pub use dialect::{Dialect, Incoming};
 pub use error::{BlockAborted, BlockError, WireError};

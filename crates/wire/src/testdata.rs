@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use crate::bitcoin::Block;
+use crate::bitcoin::{BlkFile, Block};
 
 /// A file in the directory that `TIPWARD_TESTDATA` names, or in `../shared/data` beside the project. Without it the test is
 /// to be skipped, unless `TIPWARD_REQUIRE_TESTDATA` is 1.
@@ -22,11 +22,5 @@ pub(crate) fn read(name: &str) -> Option<Bytes> {
 
 /// The blocks of a `.blk` file.
 pub(crate) fn blocks(name: &str) -> Option<Vec<Block>> {
-    let mut file = read(name)?;
-    let mut blocks = Vec::new();
-    while !file.is_empty() {
-        let length = u32::from_le_bytes(file.split_to(8)[4..].try_into().unwrap());
-        blocks.push(Block::new(file.split_to(length as usize)).unwrap());
-    }
-    Some(blocks)
+    Some(BlkFile::new(read(name)?).map(Result::unwrap).collect())
 }

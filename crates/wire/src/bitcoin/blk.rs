@@ -4,9 +4,9 @@
 //! Nodes allocate their files ahead, so zeros may follow the last record. Bitcoin Core 28 and later obfuscate their files
 //! (`xor.dat`); such a file shows as a wrong magic here.
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
-use super::{BlockOptions, BlockReader, DEFAULT_PART_SIZE, Network};
+use super::{Block, BlockOptions, BlockReader, DEFAULT_PART_SIZE, Network};
 use crate::{BlockAborted, BlockEvent, DownloadId};
 
 /// What stands before a block of `length` bytes: 8 bytes, or 16 from 4 GiB on.
@@ -107,27 +107,20 @@ impl BlkDecoder {
             }
             return Ok(event.map(BlkEvent::Block));
         }
-        if self.padding || input.len() < 8 {
-            if self.padding {
-                input.clear();
-            }
-            return Ok(None);
-        }
-        let header = if input[4..8] == [0xff; 4] { 16 } else { 8 };
-        let Some(&found) = input.first_chunk::<4>().filter(|_| input.len() >= header) else {
-            return Ok(None);
-        };
-        if found == [0; 4] {
-            self.padding = true;
+        if self.padding {
             input.clear();
             return Ok(None);
         }
-        let network =
-            Network::by_magic(found).filter(|network| self.network.is_none_or(|known| known == *network));
-        let network = network.ok_or(BlkError::Magic { offset: self.offset, found })?;
-        input.advance(4);
-        let short = input.get_u32_le();
-        let size = if header == 16 { input.get_u64_le() } else { u64::from(short) };
+        let (network, header, size) = match record(input, self.network, self.offset)? {
+            Record::Cut => return Ok(None),
+            Record::Padding => {
+                self.padding = true;
+                input.clear();
+                return Ok(None);
+            }
+            Record::Block { network, header, size } => (network, header, size),
+        };
+        input.advance(header);
         self.network = Some(network);
         self.record = self.offset;
         self.offset += header as u64;
@@ -149,6 +142,87 @@ impl BlkDecoder {
             (Some(_), _) => Err(BlkError::Truncated { offset: self.record }),
             (None, _) => Err(BlkError::Truncated { offset: self.offset }),
         }
+    }
+}
+
+/// What stands at the start of a record.
+enum Record {
+    /// Too little to tell.
+    Cut,
+    Padding,
+    /// A block of `size` bytes after `header` bytes.
+    Block {
+        network: &'static Network,
+        header: usize,
+        size: u64,
+    },
+}
+
+fn record(mut input: &[u8], known: Option<&'static Network>, offset: u64) -> Result<Record, BlkError> {
+    let Some(&found) = input.first_chunk::<4>().filter(|_| input.len() >= 8) else { return Ok(Record::Cut) };
+    if found == [0; 4] {
+        return Ok(Record::Padding);
+    }
+    let network = Network::by_magic(found).filter(|network| known.is_none_or(|known| known == *network));
+    let network = network.ok_or(BlkError::Magic { offset, found })?;
+    input.advance(4);
+    match (input.get_u32_le(), input.first_chunk()) {
+        (u32::MAX, None) => Ok(Record::Cut),
+        (u32::MAX, Some(long)) => Ok(Record::Block { network, header: 16, size: u64::from_le_bytes(*long) }),
+        (short, _) => Ok(Record::Block { network, header: 8, size: u64::from(short) }),
+    }
+}
+
+/// The blocks of a file that is in memory. Ends after the first error.
+///
+/// Blocks are taken apart, not checked: see [`Block::check_merkle_root`].
+#[derive(Debug, Clone)]
+pub struct BlkFile {
+    rest: Bytes,
+    network: Option<&'static Network>,
+    offset: u64,
+    blocks: u64,
+}
+
+impl BlkFile {
+    /// Takes the bytes of a file.
+    #[must_use]
+    pub fn new(bytes: impl Into<Bytes>) -> Self {
+        Self { rest: bytes.into(), network: None, offset: 0, blocks: 0 }
+    }
+
+    fn take(&mut self) -> Result<Option<Block>, BlkError> {
+        let (network, header, size) = match record(&self.rest, self.network, self.offset)? {
+            Record::Cut if self.rest.iter().all(|&byte| byte == 0) => return Ok(None),
+            Record::Padding => return Ok(None),
+            Record::Cut => return Err(BlkError::Truncated { offset: self.offset }),
+            Record::Block { network, header, size } => (network, header, size),
+        };
+        let size = usize::try_from(size).ok().filter(|size| *size <= self.rest.len() - header);
+        let size = size.ok_or(BlkError::Truncated { offset: self.offset })?;
+        self.rest.advance(header);
+        let bytes = self.rest.split_to(size);
+        self.network = Some(network);
+        self.blocks += 1;
+        let offset = self.offset + header as u64;
+        self.offset = offset + size as u64;
+        let block = Block::new(bytes).map_err(|reason| {
+            let aborted = BlockAborted { download: DownloadId(self.blocks), block: None, reason };
+            BlkError::Block { offset, source: aborted }
+        })?;
+        Ok(Some(block))
+    }
+}
+
+impl Iterator for BlkFile {
+    type Item = Result<Block, BlkError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let taken = self.take().transpose();
+        if !matches!(taken, Some(Ok(_))) {
+            self.rest.clear();
+        }
+        taken
     }
 }
 

@@ -80,6 +80,73 @@ impl BlockHeader {
     }
 }
 
+/// Checks that each header is the child of the one before, the first of `parent`, and that each hash meets the target that
+/// its header claims, which is no easier than `limit`. Returns the hashes.
+///
+/// This is what can be said of headers without knowing their chain; whether a target is the one that the difficulty rules
+/// give is not checked.
+///
+/// # Errors
+/// [`HeaderRunError`] names the first header that fails, by its position.
+pub fn check_headers(
+    parent: BlockHash,
+    headers: &[BlockHeader],
+    limit: CompactTarget,
+) -> Result<Vec<BlockHash>, HeaderRunError> {
+    let limit = limit.to_target();
+    let (mut parent, mut hashes) = (parent, Vec::with_capacity(headers.len()));
+    // Most headers claim the target of the one before.
+    let mut known: Option<(CompactTarget, Target)> = None;
+    for (index, header) in headers.iter().enumerate() {
+        if header.parent != parent {
+            return Err(HeaderRunError::Unlinked { index });
+        }
+        let target = match known {
+            Some((bits, target)) if bits == header.bits => target,
+            _ => header
+                .bits
+                .to_target()
+                .filter(|target| limit.is_some_and(|limit| *target <= limit))
+                .ok_or(HeaderRunError::Target { index, bits: header.bits })?,
+        };
+        known = Some((header.bits, target));
+        parent = header.hash();
+        if !target.is_met_by(parent) {
+            return Err(HeaderRunError::Work { index, bits: header.bits });
+        }
+        hashes.push(parent);
+    }
+    Ok(hashes)
+}
+
+/// Why a run of headers is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HeaderRunError {
+    /// A header does not name the one before it as its parent.
+    #[error("header {index} does not follow the one before it")]
+    Unlinked {
+        /// The header's position, from 0.
+        index: usize,
+    },
+    /// A target can't be met or is easier than the limit.
+    #[error("header {index} claims the target {bits}, which the network does not allow")]
+    Target {
+        /// The header's position, from 0.
+        index: usize,
+        /// The target that it claims.
+        bits: CompactTarget,
+    },
+    /// A hash does not meet the target that its header claims.
+    #[error("header {index} lacks proof of work for its target {bits}")]
+    Work {
+        /// The header's position, from 0.
+        index: usize,
+        /// The target that it claims.
+        bits: CompactTarget,
+    },
+}
+
 impl From<BlockHeader> for Header {
     fn from(header: BlockHeader) -> Self {
         let raw = header.to_bytes();
@@ -87,6 +154,45 @@ impl From<BlockHeader> for Header {
             hash: BlockHash::from_bytes(sha256d(&raw)),
             parent: header.parent,
             raw: Bytes::copy_from_slice(&raw),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{bitcoin::Network, testdata};
+
+    fn read(name: &str) -> Option<Vec<BlockHeader>> {
+        let file = testdata::read(name)?;
+        Some(file.as_chunks().0.iter().map(BlockHeader::from_bytes).collect())
+    }
+
+    #[test]
+    fn real_runs_are_linked_and_have_their_work() {
+        for (name, limit) in [
+            ("btc-mainnet-headers-0-10236.bin", Network::BTC.pow_limit),
+            ("btc-mainnet-headers-822528-830592.bin", Network::BTC.pow_limit),
+            ("bsv-mainnet-headers-886001-888000.bin", Network::BSV.pow_limit),
+            ("btc-signet-headers-0-2015.bin", Network::BTC_SIGNET.pow_limit),
+        ] {
+            let Some(headers) = read(name) else { return };
+            let hashes = check_headers(headers[0].parent, &headers, limit).unwrap();
+            assert!(hashes.iter().eq(headers.iter().map(BlockHeader::hash).collect::<Vec<_>>().iter()));
+        }
+    }
+
+    #[test]
+    fn the_first_header_that_fails_is_named() {
+        let genesis = Network::BTC.genesis();
+        let limit = Network::BTC.pow_limit;
+        let check = |headers: &[BlockHeader]| check_headers(BlockHash::ZERO, headers, limit).unwrap_err();
+        assert_eq!(check(&[genesis, genesis]), HeaderRunError::Unlinked { index: 1 });
+        let next = BlockHeader { parent: genesis.hash(), ..genesis };
+        assert_eq!(check(&[genesis, next]), HeaderRunError::Work { index: 1, bits: genesis.bits });
+        for bits in [CompactTarget(0x1d01_0000), CompactTarget(0), CompactTarget(0x207f_ffff)] {
+            let easy = BlockHeader { bits, ..next };
+            assert_eq!(check(&[genesis, easy]), HeaderRunError::Target { index: 1, bits });
         }
     }
 }

@@ -23,7 +23,7 @@ mod scanner;
 mod script;
 mod transaction;
 
-pub use blk::{BlkDecoder, BlkError, BlkEvent, blk_frame_header};
+pub use blk::{BlkDecoder, BlkError, BlkEvent, BlkFile, blk_frame_header};
 pub use block::{Block, witness_commitment};
 pub use bloom::{BloomFilter, BloomUpdate, MAX_BLOOM_FILTER_SIZE, MAX_BLOOM_HASH_FUNCTIONS};
 pub use codec::{Codec, CodecOptions};
@@ -32,7 +32,7 @@ pub use compact_size::{decode_compact_size, encode_compact_size};
 #[cfg(feature = "bitcoin-0_32")]
 pub use conversions::UnknownNetwork;
 pub use gcs::{BlockFilter, FilterError, FilterHash, FilterHeader};
-pub use header::BlockHeader;
+pub use header::{BlockHeader, HeaderRunError, check_headers};
 pub use merkle::MerkleBuilder;
 pub use message::*;
 pub use network::{Chain, Network};

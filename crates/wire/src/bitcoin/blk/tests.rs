@@ -21,11 +21,18 @@ fn decode(bytes: &[u8], read: usize) -> Result<Vec<BlkEvent>, BlkError> {
     Ok(events)
 }
 
+fn in_memory(bytes: &[u8]) -> Result<Vec<Block>, BlkError> {
+    BlkFile::new(Bytes::copy_from_slice(bytes)).collect()
+}
+
 #[test]
 fn reads_records_and_ignores_padding() {
     let mut file = record(Network::BTC);
     file.extend(record(Network::BTC));
     file.extend([0; 100]);
+    let hashes: Vec<_> = in_memory(&file).unwrap().iter().map(Block::hash).collect();
+    assert_eq!(hashes, [Network::BTC.genesis_hash(); 2]);
+    assert_eq!(in_memory(&[0; 5]), Ok(vec![]));
     for read in [1, 5, 64, 1000] {
         let events = decode(&file, read).unwrap();
         assert_eq!(events.len(), 6, "begin, part and end of two blocks");
@@ -38,13 +45,18 @@ fn errors_name_the_byte() {
     let mut file = record(Network::BTC);
     file.extend(b"what is this");
     assert!(matches!(decode(&file, 50), Err(BlkError::Magic { offset: 293, .. })));
+    assert!(matches!(in_memory(&file), Err(BlkError::Magic { offset: 293, .. })));
+    assert_eq!(BlkFile::new(file).count(), 2, "nothing after an error");
     // A record of another network is no record here.
     let mut file = record(Network::BTC);
     file.extend(record(Network::BSV));
     assert!(matches!(decode(&file, 50), Err(BlkError::Magic { offset: 293, .. })));
+    assert!(matches!(in_memory(&file), Err(BlkError::Magic { offset: 293, .. })));
     let file = record(Network::BTC);
-    assert_eq!(decode(&file[..200], 50), Err(BlkError::Truncated { offset: 0 }));
-    assert_eq!(decode(&file[..5], 50), Err(BlkError::Truncated { offset: 0 }));
+    for cut in [200, 5] {
+        assert_eq!(decode(&file[..cut], 50), Err(BlkError::Truncated { offset: 0 }));
+        assert_eq!(in_memory(&file[..cut]), Err(BlkError::Truncated { offset: 0 }));
+    }
     let mut file = record(Network::BTC);
     file[100] ^= 1;
     assert!(matches!(decode(&file, 50), Err(BlkError::Block { offset: 8, .. })));
@@ -59,6 +71,8 @@ fn long_records_have_long_lengths() {
     let block = Network::BSV.genesis_block();
     file.extend((block.len() as u64).to_le_bytes());
     file.extend_from_slice(&block);
+    assert_eq!(in_memory(&file).unwrap()[0].as_bytes(), &block);
+    assert_eq!(in_memory(&file[..12]), Err(BlkError::Truncated { offset: 0 }));
     for read in [1, 7, 1000] {
         let events = decode(&file, read).unwrap();
         assert!(matches!(events[0], BlkEvent::Begin { offset: 16, size: 285, .. }));
