@@ -8,16 +8,12 @@ use tipward_chain::sync::peer::wire::{
     Txid,
     bitcoin::{Block, BlockHeader, MerkleBuilder, Network, Transaction, check_headers},
 };
-use tipward_simnet::{ChainSpec, SimChain};
 
 const HEADERS: u32 = 10_000;
 
 fn headers(criterion: &mut Criterion) {
     let network = Network::BTC_REGTEST;
-    let mut spec = ChainSpec::new(HEADERS, 1);
-    spec.max_transactions = 0;
-    let chain = SimChain::generate(network, spec);
-    let raw: Vec<[u8; 80]> = chain.blocks()[1..].iter().map(|block| block.header.to_bytes()).collect();
+    let raw = tipward_benches::headers(HEADERS);
     let mut group = criterion.benchmark_group("headers");
     group.throughput(Throughput::Elements(u64::from(HEADERS)));
     group.bench_function("tipward: decode, hash, link, target", |bencher| {

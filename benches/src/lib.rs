@@ -26,6 +26,15 @@ impl Input {
     }
 }
 
+/// The headers of a generated chain of so many blocks on [`Network::BTC_REGTEST`], without genesis.
+#[must_use]
+pub fn headers(count: u32) -> Vec<[u8; BlockHeader::SIZE]> {
+    let mut spec = ChainSpec::new(count, 1);
+    spec.max_transactions = 0;
+    let chain = SimChain::generate(Network::BTC_REGTEST, spec);
+    chain.blocks()[1..].iter().map(|block| block.header.to_bytes()).collect()
+}
+
 /// A real block of about 1 MB where the test data is (see `TIPWARD_TESTDATA`), else a generated one.
 #[must_use]
 pub fn block() -> Input {

@@ -70,7 +70,7 @@ macro_rules! dropped {
 dropped! {
     wrong_magic: WrongMagic, 0 ahead, "wrong network magic deadbeef, expected fabfb5da";
     bad_checksum: BadChecksum, 0 ahead, "its frame has checksum";
-    oversized_length: OversizedLength, 5 ahead, "'headers' announces 4026531840 bytes, the limit is 162009";
+    oversized_length: OversizedLength, 5 ahead, "'headers' announces 4026531840 bytes, the limit is 178009";
     headers_that_do_not_link: UnlinkedHeaders, 5 ahead, "does not follow the header before it";
     headers_of_unknown_parents: UnknownParent, 5 ahead, "headers that do not link to the chain";
     headers_without_work: HeadersWithoutWork, 5 ahead, "lacks proof of work for its target 207fffff";

@@ -2,7 +2,7 @@
 //!
 //! A block can be larger than memory (BSV's exceed 4 GB), so it never travels as one value. A reader yields
 //! [`BlockEvent::Part`]s while the bytes arrive and [`BlockEvent::End`] when everything about the block that can be
-//! checked without its chain was checked: its checksum, its number of transactions and its merkle root. If anything
+//! checked while it passes was checked: its checksum, its number of transactions and its merkle root, not its witnesses. If anything
 //! fails, [`BlockAborted`](crate::BlockAborted) follows instead of the end, and what the parts carried is void.
 
 use bytes::Bytes;

@@ -1,6 +1,6 @@
 //! The lower half of the waist: how one family of chains frames and spells its messages.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use crate::{BlockEvent, WireError};
 
@@ -12,10 +12,11 @@ pub trait Dialect: Send + 'static {
     /// The dialect's own messages.
     type Message: Send + std::fmt::Debug;
 
-    /// Takes one message, or a part of a block, from the front of `input`; `None` when more bytes are needed.
+    /// Takes one message, or a part of a block, from the front of `input`; `None` when more bytes are needed. Call it until
+    /// then, and only then read on: what is left in `input` must be there at the next call, with more behind it.
     ///
     /// # Errors
-    /// The stream cannot be read on after an error: the connection is to be closed.
+    /// What the stream says next can't be known after most errors, see [`WireError`]: the connection is to be closed.
     fn decode(&mut self, input: &mut BytesMut) -> Result<Option<Incoming<Self::Message>>, WireError>;
 
     /// Appends a message as a whole frame.
@@ -28,7 +29,7 @@ pub trait Dialect: Send + 'static {
     /// message is longer, by the limit on messages.
     fn wanted(&self) -> usize;
 
-    /// Whether the stream may end here: no frame was begun.
+    /// Whether the stream may end here, if nothing is left of the input: no frame was begun.
     fn is_between_frames(&self) -> bool;
 
     /// How many bytes of the block that is arriving were seen so far, if one is arriving.
@@ -42,4 +43,19 @@ pub enum Incoming<M> {
     Message(M),
     /// A block goes by.
     Block(BlockEvent),
+    /// A piece of a message that is too long to be buffered, for codecs that were told to let such pass.
+    Piece(Piece),
+}
+
+/// A piece of a message's payload. Pieces come in order and without gaps; a checksum is compared before the last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// The message's name.
+    pub command: &'static str,
+    /// Where the piece starts in the payload, in bytes.
+    pub offset: u64,
+    /// The size of the whole payload in bytes.
+    pub size: u64,
+    /// The bytes, never empty.
+    pub bytes: Bytes,
 }

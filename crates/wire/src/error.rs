@@ -6,7 +6,8 @@ use hex_conservative::DisplayHex;
 
 use crate::{BlockHash, DownloadId};
 
-/// A frame or message that breaks the protocol. The stream it came from can't be read on.
+/// A frame or message that breaks the protocol. The stream can be read on after [`WireError::Malformed`] and
+/// [`WireError::Checksum`], for then the frame was consumed; after any other error it can't.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WireError {
@@ -120,6 +121,10 @@ pub enum BlockError {
     /// The transactions give the right merkle root only because some are listed twice (CVE-2012-2459).
     #[error("it repeats transactions (CVE-2012-2459)")]
     Mutated,
+    /// The first transaction is no coinbase. Without one the merkle root proves nothing: it may be that of two transactions
+    /// whose ids were given for one transaction of 64 bytes (CVE-2017-12842).
+    #[error("its first transaction is no coinbase")]
+    NoCoinbase,
     /// The witnesses are not those that the coinbase commits to (BIP 141).
     #[error("wrong witness commitment")]
     WitnessCommitment,

@@ -8,16 +8,18 @@ use tipward_wire::{
     bitcoin::{BlockFilter, Codec, Command, Message, Network},
 };
 
-/// The bytes that may be allocated at once for each byte of input. An entry of `hdrsen` takes the most: 84 bytes at least,
-/// with room for two transactions and their proofs.
-const FACTOR: u64 = 8;
-/// What an error's text and an empty message may take.
-const CONSTANT: u64 = 256;
+/// The bytes that may be allocated at once for each byte of input. The smallest entry of `addrv2`, 9 bytes, takes 72 in
+/// memory, and a vector that grows takes up to twice what it holds.
+const FACTOR: u64 = 16;
+/// What is taken ahead for a list, before its first entry was understood: a byte for a byte.
+const AHEAD: u64 = 1;
+/// What an error's text, an empty message and room for one entry may take.
+const CONSTANT: u64 = 1024;
 
-fn check(command: Command, payload: &Bytes) {
+fn check(command: Command, payload: &Bytes, factor: u64) {
     let mut parsed = None;
     let info = measure(|| parsed = Some(Message::parse(command, payload.clone())));
-    let most = FACTOR * payload.len() as u64 + CONSTANT;
+    let most = factor * payload.len() as u64 + CONSTANT;
     assert!(info.bytes_max <= most, "{command}: {} bytes allocated for {}", info.bytes_max, payload.len());
 }
 
@@ -35,7 +37,7 @@ fn truncated_payloads() {
             let (command, payload) = (Command::new(command).unwrap(), Bytes::from(payload));
             let middle = 500..payload.len().saturating_sub(500);
             for cut in (0..=payload.len()).filter(|cut| !middle.contains(cut) || cut % 97 == 0) {
-                check(command, &payload.slice(..cut));
+                check(command, &payload.slice(..cut), FACTOR);
                 checked += 1;
             }
         }
@@ -52,7 +54,7 @@ fn counts_that_promise_too_much() {
             for count in [&[0xfc][..], &[0xfd, 0xff, 0xff], &[0xfe, 0xff, 0xff, 0xff, 0x7f], &[0xff; 9]] {
                 for fill in [0, 1, 0x20] {
                     for after in [0, 40, 400] {
-                        check(command, &[&vec![fill; at], count, &vec![fill; after]].concat().into());
+                        check(command, &[&vec![fill; at], count, &vec![fill; after]].concat().into(), FACTOR);
                     }
                 }
             }
@@ -69,7 +71,7 @@ fn full_lists() {
         let command = Command::new(name).unwrap();
         let (message, trailing) = Message::parse(command, payload.clone().into()).unwrap();
         assert!(trailing.is_empty() && !matches!(message, Message::Other { .. }), "{name}");
-        check(command, &payload.into());
+        check(command, &payload.into(), FACTOR);
     };
     list("headers", &[], &[7; 81], 252 + 1000);
     list("inv", &[], &[7; 36], 30_000);
@@ -104,4 +106,19 @@ fn filters_that_claim_too_many_elements() {
         assert!(filter.check().is_err() && filter.match_any(&Default::default(), [b"x"]).is_err());
     });
     assert!(info.bytes_max <= CONSTANT, "{}", info.bytes_max);
+}
+
+/// A count that fits the payload's length, over entries that are none.
+#[test]
+fn counts_over_junk() {
+    let junk = |name: &str, before: usize, count: u32| {
+        let payload = [&vec![0; before][..], &[0xfe], &count.to_le_bytes(), &[0xff; 4_000_000]].concat();
+        let command = Command::new(name).unwrap();
+        let payload = Bytes::from(payload);
+        assert!(Message::parse(command, payload.clone()).is_err(), "{name}");
+        check(command, &payload, AHEAD);
+    };
+    junk("blocktxn", 32, 390_000);
+    junk("getblocktxn", 32, 4_000_000);
+    junk("cmpctblock", 80 + 8, 600_000);
 }

@@ -76,7 +76,7 @@ fn five_gib_in_a_hundred_mib() {
                     largest = largest.max(part.bytes.len());
                 }
                 Incoming::Block(BlockEvent::End(found)) => end = Some(found),
-                Incoming::Message(message) => panic!("{message:?}"),
+                other => panic!("{other:?}"),
             }
         }
     };

@@ -247,6 +247,8 @@ impl Session for BitcoinSession {
                 }
                 out.events.push(SessionEvent::Reply(Reply::Part(part)));
             }
+            // Our codecs refuse what would come in pieces.
+            Incoming::Piece(_) => {}
             Incoming::Block(BlockEvent::End(end)) => {
                 self.answered(&end.block);
                 out.events.push(SessionEvent::Reply(Reply::BlockEnd(end)));

@@ -1,5 +1,8 @@
 use bytes::BytesMut;
-use tipward_wire::{BlockEnd, BlockEvent, BlockPart, Dialect, DownloadId, Verdict, bitcoin::Command};
+use tipward_wire::{
+    BlockEnd, BlockEvent, BlockPart, Dialect, DownloadId, Verdict,
+    bitcoin::{AuthChallenge, Command, Feature, Reconciliation},
+};
 
 use super::*;
 
@@ -67,8 +70,13 @@ fn each_chain_hears_only_what_it_tolerates_before_verack() {
         talk.hear(Message::Version(their_version(network))).unwrap();
         assert_eq!(talk.said(), after_version, "{}", network.name);
         // What BTC nodes negotiate features with.
-        talk.hear(other("wtxidrelay")).unwrap();
-        talk.hear(other("sendaddrv2")).unwrap();
+        talk.hear(Message::WtxidRelay).unwrap();
+        talk.hear(Message::SendAddrV2).unwrap();
+        talk.hear(Message::SendTxRcncl(Reconciliation { version: 1, salt: 2 })).unwrap();
+        talk.hear(Message::Feature(Feature { id: "BIP434".into(), data: Default::default() })).unwrap();
+        // What BSV nodes may ask then, and what nobody knows.
+        talk.hear(Message::AuthCh(AuthChallenge { version: 1, challenge: [7; 32] })).unwrap();
+        talk.hear(other("unheardof")).unwrap();
         talk.hear(Message::Verack).unwrap();
         assert_eq!(talk.said(), ["sendheaders"]);
         assert_eq!(talk.out.events, [SessionEvent::Ready(PeerInfo::new("/them:1/", 500))]);

@@ -9,6 +9,9 @@ use std::{
     net::SocketAddr,
     path::Path,
     process::{Child, Command, Output, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -21,8 +24,20 @@ fn tipward(arguments: &[&str]) -> Command {
     command
 }
 
+/// Runs the command to its end, which comes within two minutes or not at all.
 fn run(arguments: &[&str]) -> Output {
-    tipward(arguments).output().expect("the command runs")
+    let mut command = tipward(arguments);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts");
+    let id = child.id().to_string();
+    let (ended, end) = mpsc::channel();
+    thread::spawn(move || ended.send(child.wait_with_output()));
+    match end.recv_timeout(Duration::from_secs(120)) {
+        Ok(output) => output.expect("the command runs"),
+        Err(_) => {
+            Command::new("kill").args(["-9", &id]).status().ok();
+            panic!("tipward {arguments:?} does not end");
+        }
+    }
 }
 
 fn stdout(output: &Output) -> String {

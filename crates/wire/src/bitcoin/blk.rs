@@ -6,7 +6,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::{Block, BlockOptions, BlockReader, DEFAULT_PART_SIZE, Network};
+use super::{Block, BlockHeader, BlockOptions, BlockReader, Chain, DEFAULT_PART_SIZE, Network};
 use crate::{BlockAborted, BlockEvent, DownloadId};
 
 /// What stands before a block of `length` bytes: 8 bytes, or 16 from 4 GiB on.
@@ -43,7 +43,7 @@ pub enum BlkError {
         /// What is wrong with it.
         source: BlockAborted,
     },
-    /// The file ends inside a record.
+    /// The file ends inside a record. If parts of its block were yielded, they are void.
     #[error("byte {offset}: the file ends inside the record that starts here")]
     Truncated {
         /// Where the record starts in the file, in bytes.
@@ -78,6 +78,7 @@ pub struct BlkDecoder {
     blocks: u64,
     block: Option<BlockReader>,
     padding: bool,
+    merkle_root: bool,
 }
 
 impl Default for BlkDecoder {
@@ -90,7 +91,16 @@ impl BlkDecoder {
     /// A decoder that yields parts of about `part_size` bytes.
     #[must_use]
     pub fn new(part_size: usize) -> Self {
-        Self { part_size, network: None, offset: 0, record: 0, blocks: 0, block: None, padding: false }
+        Self {
+            part_size,
+            network: None,
+            offset: 0,
+            record: 0,
+            blocks: 0,
+            block: None,
+            padding: false,
+            merkle_root: true,
+        }
     }
 
     /// Takes the next event from the front of `input`; `None` when more bytes are needed.
@@ -108,15 +118,13 @@ impl BlkDecoder {
             return Ok(event.map(BlkEvent::Block));
         }
         if self.padding {
-            input.clear();
-            return Ok(None);
+            return self.skip_padding(input).map(|()| None);
         }
         let (network, header, size) = match record(input, self.network, self.offset)? {
             Record::Cut => return Ok(None),
             Record::Padding => {
                 self.padding = true;
-                input.clear();
-                return Ok(None);
+                return self.skip_padding(input).map(|()| None);
             }
             Record::Block { network, header, size } => (network, header, size),
         };
@@ -126,9 +134,24 @@ impl BlkDecoder {
         self.offset += header as u64;
         self.blocks += 1;
         let mut options = BlockOptions::new(network);
-        options.part_size = self.part_size;
+        (options.part_size, options.merkle_root) = (self.part_size, self.merkle_root);
         self.block = Some(BlockReader::new(DownloadId(self.blocks), size, options));
         Ok(Some(BlkEvent::Begin { network, offset: self.offset, size }))
+    }
+
+    /// Zeros may only be followed by zeros: a hole is not the end.
+    fn skip_padding(&mut self, input: &mut BytesMut) -> Result<(), BlkError> {
+        check_padding(input, self.offset)?;
+        self.offset += input.len() as u64;
+        input.clear();
+        Ok(())
+    }
+
+    /// Sets whether merkle roots are compared with the headers', which is most of the work; they are unless this was called.
+    #[must_use]
+    pub fn check_merkle_root(mut self, check: bool) -> Self {
+        self.merkle_root = check;
+        self
     }
 
     /// Ends the file; `rest` is what is left of the input.
@@ -173,6 +196,13 @@ fn record(mut input: &[u8], known: Option<&'static Network>, offset: u64) -> Res
     }
 }
 
+fn check_padding(bytes: &[u8], offset: u64) -> Result<(), BlkError> {
+    let Some(at) = bytes.iter().position(|&byte| byte != 0) else { return Ok(()) };
+    let mut found = [0; 4];
+    found.iter_mut().zip(&bytes[at..]).for_each(|(found, byte)| *found = *byte);
+    Err(BlkError::Magic { offset: offset + at as u64, found })
+}
+
 /// The blocks of a file that is in memory. Ends after the first error.
 ///
 /// Blocks are taken apart, not checked: see [`Block::check_merkle_root`].
@@ -194,7 +224,7 @@ impl BlkFile {
     fn take(&mut self) -> Result<Option<Block>, BlkError> {
         let (network, header, size) = match record(&self.rest, self.network, self.offset)? {
             Record::Cut if self.rest.iter().all(|&byte| byte == 0) => return Ok(None),
-            Record::Padding => return Ok(None),
+            Record::Padding => return check_padding(&self.rest, self.offset).map(|()| None),
             Record::Cut => return Err(BlkError::Truncated { offset: self.offset }),
             Record::Block { network, header, size } => (network, header, size),
         };
@@ -206,8 +236,13 @@ impl BlkFile {
         self.blocks += 1;
         let offset = self.offset + header as u64;
         self.offset = offset + size as u64;
-        let block = Block::new(bytes).map_err(|reason| {
-            let aborted = BlockAborted { download: DownloadId(self.blocks), block: None, reason };
+        let hash = bytes.first_chunk().map(|header| BlockHeader::from_bytes(header).hash());
+        let block = match network.chain {
+            Chain::Btc => Block::new(bytes),
+            Chain::Bsv => Block::without_witnesses(bytes),
+        };
+        let block = block.map_err(|reason| {
+            let aborted = BlockAborted { download: DownloadId(self.blocks), block: hash, reason };
             BlkError::Block { offset, source: aborted }
         })?;
         Ok(Some(block))

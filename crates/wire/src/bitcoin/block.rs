@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::{
     BlockHeader, MerkleBuilder, Transaction, decode_compact_size,
     merkle::pair,
+    reader::check_root,
     scanner::{Layout, Scanner, TOO_FEW, Visitor},
 };
 use crate::{BlockError, BlockHash, Verdict};
@@ -25,15 +26,28 @@ use crate::{BlockError, BlockHash, Verdict};
 pub struct Block {
     bytes: Bytes,
     header: BlockHeader,
+    witnesses: bool,
     offsets: Vec<u64>,
 }
 
 impl Block {
-    /// A view over `bytes`, which are one block. Its transactions are found, not checked.
+    /// A view over `bytes`, which are one block whose transactions may have witnesses. They are found, not checked.
     ///
     /// # Errors
     /// [`BlockError::NoHeader`] or [`BlockError::Malformed`].
     pub fn new(bytes: Bytes) -> Result<Self, BlockError> {
+        Self::with_witnesses(bytes, true)
+    }
+
+    /// The same for a block of BSV, whose transactions have none.
+    ///
+    /// # Errors
+    /// [`BlockError::NoHeader`] or [`BlockError::Malformed`].
+    pub fn without_witnesses(bytes: Bytes) -> Result<Self, BlockError> {
+        Self::with_witnesses(bytes, false)
+    }
+
+    fn with_witnesses(bytes: Bytes, witnesses: bool) -> Result<Self, BlockError> {
         let no_header = BlockError::NoHeader { size: bytes.len() as u64 };
         let (header, rest) = bytes.split_first_chunk::<{ BlockHeader::SIZE }>().ok_or(no_header)?;
         let malformed = |offset: usize, problem| BlockError::Malformed { offset: offset as u64, problem };
@@ -41,7 +55,7 @@ impl Block {
             .ok_or_else(|| malformed(BlockHeader::SIZE, "no transaction count in its shortest form"))?;
         let first = BlockHeader::SIZE + length;
         let mut offsets = Offsets { first, offsets: Vec::new() };
-        let mut scanner = Scanner::new(true, count);
+        let mut scanner = Scanner::new(witnesses, count);
         scanner
             .push(&bytes[first..], (bytes.len() - first) as u64, &mut offsets)
             .map_err(|(at, problem)| malformed(first + at, problem))?;
@@ -49,7 +63,7 @@ impl Block {
             return Err(malformed(bytes.len(), TOO_FEW));
         }
         let header = BlockHeader::from_bytes(header);
-        Ok(Self { header, offsets: offsets.offsets, bytes })
+        Ok(Self { header, witnesses, offsets: offsets.offsets, bytes })
     }
 
     /// The block as it travels.
@@ -80,7 +94,7 @@ impl Block {
     #[must_use]
     pub fn transaction(&self, index: usize) -> Option<Transaction> {
         let start = usize::try_from(*self.offsets.get(index)?).ok()?;
-        Transaction::split_from(&mut self.bytes.slice(start..)).ok()
+        Transaction::split(&mut self.bytes.slice(start..), self.witnesses)
     }
 
     /// The transactions in order.
@@ -95,7 +109,7 @@ impl Block {
         for offset in &self.offsets {
             let layout = usize::try_from(*offset)
                 .ok()
-                .and_then(|start| Layout::find(&self.bytes, start, true, usize::MAX));
+                .and_then(|start| Layout::find(&self.bytes, start, self.witnesses, usize::MAX));
             if let Some(layout) = layout {
                 builder.push(layout.txid(&self.bytes));
             }
@@ -106,13 +120,11 @@ impl Block {
     /// Compares the merkle root with the header's.
     ///
     /// # Errors
-    /// [`BlockError::MerkleRoot`] or [`BlockError::Mutated`].
+    /// [`BlockError::MerkleRoot`], [`BlockError::Mutated`] or [`BlockError::NoCoinbase`].
     pub fn check_merkle_root(&self) -> Result<(), BlockError> {
-        match self.merkle_root() {
-            (root, _) if root != self.header.merkle_root => Err(BlockError::MerkleRoot),
-            (_, true) => Err(BlockError::Mutated),
-            _ => Ok(()),
-        }
+        let (root, mutated) = self.merkle_root();
+        let coinbase = self.transaction(0).is_some_and(|first| first.is_coinbase());
+        check_root(&self.header, root, mutated, coinbase)
     }
 
     /// The merkle root of the wtxids, in which the coinbase's counts as zero.
@@ -127,6 +139,9 @@ impl Block {
 
     /// Compares the witnesses with the commitment to them in the coinbase: [`Verdict::NotChecked`] if there is none, which
     /// a block without witnesses need not have.
+    ///
+    /// Only for blocks of BTC since SegWit is active (height 481,824 on its main network): what looks like a commitment has
+    /// no meaning before that, or on BSV. A block from a node that was not asked for witnesses fails.
     ///
     /// # Errors
     /// [`BlockError::WitnessCommitment`] if they differ, or if there are witnesses and no commitment.

@@ -4,7 +4,7 @@ use bitcoin_hashes::{HashEngine as _, sha256d as engine};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::{BlockOptions, BlockReader, Chain, Command, Message, Network};
-use crate::{BlockError, BlockEvent, Dialect, DownloadId, Incoming, Verdict, WireError, sha256d};
+use crate::{BlockError, BlockEvent, Dialect, DownloadId, Incoming, Piece, Verdict, WireError, sha256d};
 
 /// The size of a frame's header in bytes.
 const HEADER: usize = 24;
@@ -20,25 +20,43 @@ pub struct CodecOptions {
     /// How blocks are read and checked.
     pub block: BlockOptions,
     /// Whether a block's bytes are compared with the checksum of its frame. On unless unset: it is what tells a block that
-    /// was damaged on its way from one that was made up. Other messages are always compared.
+    /// was damaged on its way from one that was made up, if nothing else was found wrong before its end. Other messages are
+    /// always compared; extended frames have no checksum.
     pub checksum: bool,
     /// The largest block accepted, in bytes. BTC's protocol limit is 4,000,000; BSV has none, the default is 8 GiB.
     pub max_block_size: u64,
     /// The longest other message accepted, in bytes, where its command allows no less. The default is the chain's limit:
-    /// 4,000,000 for BTC, 2 MiB for BSV, whose nodes send more only to those who said so in `protoconf`. A message is
-    /// buffered whole.
+    /// 4,000,000 for BTC, 2 MiB for BSV, whose nodes send more only to those who said so in `protoconf`, with the exceptions
+    /// below. A message is buffered whole.
     pub max_message_size: u64,
+    /// The longest `tx` or `datareftx` accepted, in bytes. 4,000,000 for BTC; for BSV 10,000,000, which its nodes relay unless
+    /// told otherwise.
+    pub max_transaction_size: u64,
+    /// Whether `tx`, `datareftx`, `cmpctblock`, `blocktxn` and `hdrsen` that are longer than that pass as
+    /// [`Incoming::Piece`]s of `block.part_size` bytes, up to `max_block_size`: on BSV they can be as long as blocks. Off
+    /// unless set, and they are refused: nodes send them only when asked.
+    pub long_messages: bool,
 }
+
+/// The messages that can be as long as blocks.
+const LONG: [&str; 5] = ["tx", "datareftx", "cmpctblock", "blocktxn", "hdrsen"];
 
 impl CodecOptions {
     /// The defaults for a network.
     #[must_use]
     pub fn new(network: &Network) -> Self {
-        let (max_block_size, max_message_size) = match network.chain {
-            Chain::Btc => (4_000_000, 4_000_000),
-            Chain::Bsv => (8 << 30, 2 << 20),
+        let (max_block_size, max_message_size, max_transaction_size) = match network.chain {
+            Chain::Btc => (4_000_000, 4_000_000, 4_000_000),
+            Chain::Bsv => (8 << 30, 2 << 20, 10_000_000),
         };
-        Self { block: BlockOptions::new(network), checksum: true, max_block_size, max_message_size }
+        Self {
+            block: BlockOptions::new(network),
+            checksum: true,
+            max_block_size,
+            max_message_size,
+            max_transaction_size,
+            long_messages: false,
+        }
     }
 }
 
@@ -61,6 +79,15 @@ enum State {
         checksum: Option<[u8; 4]>,
     },
     Block(Box<Block>),
+    Pieces(Box<Pieces>),
+}
+
+struct Pieces {
+    command: &'static str,
+    size: u64,
+    offset: u64,
+    piece_size: usize,
+    checksum: Option<([u8; 4], engine::HashEngine)>,
 }
 
 struct Block {
@@ -112,12 +139,16 @@ impl Codec {
     /// Ends the stream.
     ///
     /// # Errors
-    /// It ends inside a frame; if that is a block's, the error says which download is void.
-    pub fn finish(&self) -> Result<(), WireError> {
+    /// It ends inside a frame; if that is a block's, the error says which download is void. `rest` is what is left of the
+    /// input once [`decode`](Dialect::decode) has returned `None`.
+    pub fn finish(&self, rest: &[u8]) -> Result<(), WireError> {
         match &self.state {
-            State::Header => Ok(()),
-            State::Payload { .. } => Err(WireError::Cut),
+            State::Header if rest.is_empty() => Ok(()),
+            State::Header | State::Payload { .. } | State::Pieces(_) => Err(WireError::Cut),
             State::Block(block) => {
+                if let Some(aborted) = block.reader.failure() {
+                    return Err(aborted.into());
+                }
                 let reason = BlockError::Cut { received: block.reader.seen(), size: block.reader.size() };
                 Err(block.reader.abort(reason).into())
             }
@@ -188,17 +219,30 @@ impl Codec {
         let mut command = [0; 12];
         input.copy_to_slice(&mut command);
         let length = input.get_u64_le();
+        if command == *b"extmsg\0\0\0\0\0\0" {
+            return Err(WireError::Command { found: command }); // one in another
+        }
         self.begin(Command::from_bytes(command)?, length, None)?;
         Ok(true)
     }
 
     fn begin(&mut self, command: Command, length: u64, checksum: Option<[u8; 4]>) -> Result<(), WireError> {
+        self.trailing = Bytes::new(); // it may keep a large buffer
         let limit = self.limit(command);
         let too_long = WireError::TooLong { command: command.as_str().to_owned(), length, limit };
         if length > limit {
             return Err(too_long);
         }
-        self.state = if command.as_str() == "block" {
+        let long = LONG.into_iter().find(|name| *name == command.as_str());
+        self.state = if let Some(command) = long.filter(|_| length > self.whole_limit(command)) {
+            State::Pieces(Box::new(Pieces {
+                command,
+                size: length,
+                offset: 0,
+                piece_size: self.options.block.part_size.max(1),
+                checksum: checksum.map(|expected| (expected, engine::HashEngine::new())),
+            }))
+        } else if command.as_str() == "block" {
             self.downloads += 1;
             let checksum = checksum.filter(|_| self.options.checksum);
             State::Block(Box::new(Block {
@@ -222,11 +266,18 @@ impl Codec {
         }
         match command.as_str() {
             "block" => self.options.max_block_size,
-            name => {
-                let most = self.options.max_message_size;
-                Message::limit(name).map_or(most, |limit| limit.min(most))
-            }
+            name if self.options.long_messages && LONG.contains(&name) => self.options.max_block_size,
+            _ => self.whole_limit(command),
         }
+    }
+
+    /// The longest payload that is parsed whole, in bytes.
+    fn whole_limit(&self, command: Command) -> u64 {
+        let most = match command.as_str() {
+            "tx" | "datareftx" => self.options.max_transaction_size,
+            _ => self.options.max_message_size,
+        };
+        Message::limit(command.as_str()).map_or(most, |limit| limit.min(most))
     }
 
     fn wrong_magic(&self, found: [u8; 4]) -> WireError {
@@ -244,6 +295,15 @@ impl Codec {
             verify(command, expected, &payload)?;
         }
         let (message, trailing) = Message::parse(command, payload)?;
+        if self.network.chain == Chain::Bsv && message.has_witnesses() {
+            let (command, field) = (command.as_str().to_owned(), "transaction");
+            return Err(WireError::Malformed {
+                command,
+                field,
+                offset: 0,
+                problem: "witnesses are not of this chain",
+            });
+        }
         self.trailing = trailing;
         Ok(Some(message))
     }
@@ -265,7 +325,7 @@ impl Block {
                 let found = first_four(engine::Hash::from_engine(engine.clone()).to_byte_array());
                 if found != *expected {
                     let reason = BlockError::Checksum { found, expected: *expected };
-                    return Err(self.reader.abort(reason).into());
+                    return Err(self.reader.fail(reason).into());
                 }
                 self.checksum = None;
                 self.verdict = Verdict::Verified;
@@ -277,6 +337,33 @@ impl Block {
         }
         self.hashed = self.hashed.saturating_sub(before - input.len());
         Ok(event)
+    }
+}
+
+impl Pieces {
+    /// How long the next piece is.
+    fn next(&self) -> usize {
+        usize::try_from(self.size - self.offset).map_or(self.piece_size, |left| left.min(self.piece_size))
+    }
+
+    fn decode(&mut self, input: &mut BytesMut) -> Result<Option<Piece>, WireError> {
+        if input.len() < self.next() {
+            return Ok(None);
+        }
+        let bytes = input.split_to(self.next()).freeze();
+        let (command, size, offset) = (self.command, self.size, self.offset);
+        self.offset += bytes.len() as u64;
+        if let Some((expected, engine)) = &mut self.checksum {
+            engine.input(&bytes);
+            if self.offset == self.size {
+                let found = first_four(engine::Hash::from_engine(engine.clone()).to_byte_array());
+                if found != *expected {
+                    let (command, expected) = (command.to_owned(), *expected);
+                    return Err(WireError::Checksum { command, found, expected });
+                }
+            }
+        }
+        Ok(Some(Piece { command, offset, size, bytes }))
     }
 }
 
@@ -292,6 +379,13 @@ impl Dialect for Codec {
                     }
                 }
                 State::Payload { .. } => return Ok(self.read_payload(input)?.map(Incoming::Message)),
+                State::Pieces(pieces) => {
+                    let piece = pieces.decode(input)?;
+                    if pieces.offset == pieces.size {
+                        self.state = State::Header;
+                    }
+                    return Ok(piece.map(Incoming::Piece));
+                }
                 State::Block(block) => {
                     let event = block.decode(input)?;
                     if block.reader.is_done() {
@@ -319,6 +413,7 @@ impl Dialect for Codec {
             State::Header => HEADER,
             State::Payload { length, .. } => *length,
             State::Block(block) => block.reader.wanted(),
+            State::Pieces(pieces) => pieces.next(),
         }
     }
 

@@ -160,6 +160,14 @@ mod tests {
         let mut more = many.clone();
         more.extend_from_slice(&many[2 * BATCH..]);
         assert_eq!(root(&more), (root(&many).0, true));
+        // On a level above the leaves, inside a batch; and in what is left behind one.
+        let short = &many[..BATCH - 4];
+        let mut long = short.to_vec();
+        long.extend_from_slice(&short[BATCH - 8..]);
+        assert_eq!(root(&long), (root(short).0, true));
+        let mut four = many[..BATCH + 3].to_vec();
+        four.push(many[BATCH + 2]);
+        assert_eq!(root(&four), (root(&many[..BATCH + 3]).0, true));
         let odd = &many[..BATCH - 1];
         let mut even = odd.to_vec();
         even.push(odd[BATCH - 2]);

@@ -1,5 +1,6 @@
 //! Partial merkle trees (BIP 37): proofs that transactions are in a block, as in `merkleblock` and in Bitcoin
-//! Core's `gettxoutproof`. The checks are those of its `CPartialMerkleTree::ExtractMatches`.
+//! Core's `gettxoutproof`. The checks are those of its `CPartialMerkleTree::ExtractMatches`, but
+//! for the limit on the number of transactions, which BSV's blocks have not.
 
 use bitcoin_hashes::sha256d;
 

@@ -64,6 +64,7 @@ pub struct BlockReader {
     whole: usize,
     /// Where transactions start in them.
     starts: Vec<u32>,
+    failed: Option<BlockError>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +94,7 @@ impl BlockReader {
             scanned: 0,
             whole: 0,
             starts: Vec::new(),
+            failed: None,
         }
     }
 
@@ -124,9 +126,24 @@ impl BlockReader {
     /// `input` until their part is whole, so they must not be touched. Bytes after the block are left alone.
     ///
     /// # Errors
-    /// The block does not parse, or disagrees with its header; the last part is not yielded then.
+    /// The block does not parse, or disagrees with its header; the last part is not yielded then. Every later call returns
+    /// the same error.
     pub fn decode(&mut self, input: &mut BytesMut) -> Result<Option<BlockEvent>, BlockAborted> {
-        self.next(input).map_err(|reason| self.abort(reason))
+        match self.failed.clone() {
+            Some(reason) => Err(self.abort(reason)),
+            None => self.next(input).map_err(|reason| self.fail(reason)),
+        }
+    }
+
+    /// Gives the block up for good: every later call returns the same.
+    pub(super) fn fail(&mut self, reason: BlockError) -> BlockAborted {
+        self.failed = Some(reason.clone());
+        self.abort(reason)
+    }
+
+    /// Why the block was given up, if it was.
+    pub(super) fn failure(&self) -> Option<BlockAborted> {
+        self.failed.clone().map(|reason| self.abort(reason))
     }
 
     /// Gives the block up, with its download's id: for a source that ends before the block does.
@@ -199,6 +216,9 @@ impl BlockReader {
 
     /// Takes note of the header, so that the block has its name even if nothing else is right with it.
     pub(super) fn note_header(&mut self, input: &[u8]) {
+        if self.size < BlockHeader::SIZE as u64 {
+            return; // what stands there is the next frame's
+        }
         if let (None, Some(bytes)) = (self.header, input.first_chunk::<{ BlockHeader::SIZE }>()) {
             self.header = Some((BlockHash::from_bytes(sha256d(bytes)), BlockHeader::from_bytes(bytes)));
         }
@@ -229,11 +249,8 @@ impl BlockReader {
             return Err(self.malformed(self.scanned, TOO_FEW));
         }
         let (Some(merkle), Some((_, header))) = (&mut self.merkle, self.header) else { return Ok(()) };
-        match std::mem::take(&mut merkle.builder).finish() {
-            (root, _) if root != header.merkle_root => Err(BlockError::MerkleRoot),
-            (_, true) => Err(BlockError::Mutated),
-            _ => Ok(()),
-        }
+        let (root, mutated) = std::mem::take(&mut merkle.builder).finish();
+        check_root(&header, root, mutated, merkle.first == COINBASE)
     }
 
     fn cut(&mut self, input: &mut BytesMut, cut: usize) -> BlockEvent {
@@ -286,6 +303,49 @@ struct Merkle {
     builder: MerkleBuilder,
     /// Of the transaction that does not lie whole in one read.
     engine: engine::HashEngine,
+    /// What follows the version of the first transaction.
+    first: Vec<u8>,
+}
+
+/// What follows the version of a coinbase: the count of its inputs, and an outpoint that spends nothing.
+const COINBASE: [u8; 37] = {
+    let mut start = [0; 37];
+    start[0] = 1;
+    let mut index = 33;
+    while index < 37 {
+        start[index] = 0xff;
+        index += 1;
+    }
+    start
+};
+
+impl Merkle {
+    /// Keeps the start of the first transaction; `bytes` are more of it, of which `before` have passed.
+    fn note_first(&mut self, bytes: &[u8], before: u64) {
+        if self.builder.count() == 0 && self.first.len() < COINBASE.len() {
+            let version = usize::try_from(4u64.saturating_sub(before)).unwrap_or(4).min(bytes.len());
+            let end = bytes.len().min(version + COINBASE.len() - self.first.len());
+            self.first.extend_from_slice(&bytes[version..end]);
+        }
+    }
+}
+
+/// Whether a block has the merkle root of its header, from transactions alone: a list that repeats some of them can have the
+/// same root (CVE-2012-2459), and so can the nodes of an inner level that are given for transactions of 64 bytes
+/// (CVE-2017-12842). A node is no coinbase, so it is enough to look at the first.
+pub(super) fn check_root(
+    header: &BlockHeader,
+    root: [u8; 32],
+    mutated: bool,
+    starts_with_coinbase: bool,
+) -> Result<(), BlockError> {
+    if root != header.merkle_root {
+        return Err(BlockError::MerkleRoot);
+    }
+    if mutated {
+        return Err(BlockError::Mutated);
+    }
+    if starts_with_coinbase { Ok(()) } else { Err(BlockError::NoCoinbase) }
 }
 
 /// Notes where transactions start.
@@ -314,10 +374,13 @@ impl Visitor for Checked<'_> {
 
     fn whole(&mut self, bytes: &[u8], layout: &Layout) {
         self.start(layout.start);
+        let start = &bytes[layout.inputs..layout.end.min(layout.inputs + COINBASE.len())];
+        self.merkle.note_first(start, 4);
         self.merkle.builder.push(layout.txid(bytes));
     }
 
     fn body(&mut self, bytes: &[u8]) {
+        self.merkle.note_first(bytes, self.merkle.engine.n_bytes_hashed());
         self.merkle.engine.input(bytes);
     }
 
@@ -328,4 +391,4 @@ impl Visitor for Checked<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -33,6 +33,7 @@ pub struct TransactionScanner {
     scanner: Scanner,
     offset: u64,
     end: u64,
+    failed: Option<ScanError>,
 }
 
 /// Bytes that are not the transactions they were said to be.
@@ -50,14 +51,21 @@ impl TransactionScanner {
     /// such as a block or a file. `witnesses` tells whether transactions may have them: yes for BTC, no for BSV.
     #[must_use]
     pub fn new(witnesses: bool, offset: u64, transactions: u64, end: u64) -> Self {
-        Self { scanner: Scanner::new(witnesses, transactions), offset, end }
+        Self { scanner: Scanner::new(witnesses, transactions), offset, end, failed: None }
     }
 
     /// Takes the next bytes and appends the offset of each transaction that starts in them.
     ///
     /// # Errors
-    /// The bytes are no transactions, or go on after the last.
+    /// The bytes are no transactions, or go on after the last. Every later call returns the same error.
     pub fn push(&mut self, bytes: &[u8], offsets: &mut Vec<u64>) -> Result<(), ScanError> {
+        match &self.failed {
+            Some(failed) => Err(failed.clone()),
+            None => self.scan(bytes, offsets).inspect_err(|error| self.failed = Some(error.clone())),
+        }
+    }
+
+    fn scan(&mut self, bytes: &[u8], offsets: &mut Vec<u64>) -> Result<(), ScanError> {
         let remaining = self.end.saturating_sub(self.offset);
         if bytes.len() as u64 > remaining {
             return Err(ScanError { offset: self.end, problem: "bytes follow the last transaction" });
@@ -75,9 +83,12 @@ impl TransactionScanner {
     /// Ends the scan.
     ///
     /// # Errors
-    /// The last transaction is not whole, or transactions are missing.
+    /// The last transaction is not whole, or transactions or bytes are missing.
     pub fn finish(&self) -> Result<(), ScanError> {
-        if self.scanner.is_finished() {
+        if let Some(failed) = &self.failed {
+            return Err(failed.clone());
+        }
+        if self.scanner.is_finished() && self.offset == self.end {
             return Ok(());
         }
         Err(ScanError { offset: self.offset, problem: TOO_FEW })
@@ -100,7 +111,9 @@ pub(super) type Problem = &'static str;
 
 pub(super) const TOO_FEW: Problem = "the block ends before its last transaction";
 const NOT_SHORTEST: Problem = "a CompactSize is not in its shortest form";
-const PAST_END: Problem = "a length reaches past the end of the block";
+/// As Bitcoin Core says: a second serialization of a transaction that has none.
+const SUPERFLUOUS: Problem = "a flag for witnesses, and no witness";
+const PAST_END: Problem = "a length reaches past the end";
 
 /// Told of transactions as they pass. Positions are in the bytes being pushed.
 pub(super) trait Visitor {
@@ -181,13 +194,17 @@ impl Layout {
         }
         let outputs_end = at;
         if inputs_at > start + 4 {
+            let mut any = 0;
             for _ in 0..inputs {
                 let (items, after) = length(bytes, at)?;
-                at = after;
+                (at, any) = (after, any | items);
                 for _ in 0..items {
                     let (item, after) = length(bytes, at)?;
                     at = after.checked_add(item)?;
                 }
+            }
+            if any == 0 {
+                return None; // superfluous
             }
         }
         // A sum near the end of the address space is past the end of the bytes too.
@@ -247,6 +264,8 @@ pub(super) struct Scanner {
     /// Witness stacks still to come, one an input.
     stacks: u64,
     segwit: bool,
+    /// Whether one of the witness stacks so far has an item.
+    has_items: bool,
     /// Whether the bytes passing count for the txid.
     in_body: bool,
 }
@@ -263,6 +282,7 @@ impl Scanner {
             left: 0,
             stacks: 0,
             segwit: false,
+            has_items: false,
             in_body: false,
         }
     }
@@ -437,6 +457,10 @@ impl Scanner {
         match self.state {
             State::InputCount | State::WitnessInputCount => {
                 self.segwit = self.state == State::WitnessInputCount;
+                self.has_items = false;
+                if self.segwit && value == 0 {
+                    return Err(SUPERFLUOUS);
+                }
                 self.left = value;
                 self.stacks = if self.segwit { value } else { 0 };
                 match value {
@@ -467,7 +491,11 @@ impl Scanner {
             }
             State::WitnessCount => {
                 self.left = value;
+                self.has_items |= value > 0;
                 self.state = if value == 0 { self.after_stack() } else { State::WitnessItem };
+                if self.state == State::LockTime && !self.has_items {
+                    return Err(SUPERFLUOUS);
+                }
             }
             State::WitnessItem => {
                 self.left -= 1;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{
     ScanError, Script,
-    scanner::{Layout, Scanner, TOO_FEW, Visitor, length},
+    scanner::{Layout, Scanner, Visitor, length},
 };
 use crate::{Txid, Wtxid, sha256d};
 
@@ -41,13 +41,16 @@ impl Transaction {
     /// # Errors
     /// The bytes do not start with a whole transaction.
     pub fn split_from(bytes: &mut Bytes) -> Result<Self, ScanError> {
-        match Layout::find(bytes, 0, true, usize::MAX) {
-            Some(layout) => Ok(Self { bytes: bytes.split_to(layout.end), layout }),
-            None => Err(problem(bytes)),
-        }
+        Self::split(bytes, true).ok_or_else(|| problem(bytes))
     }
 
-    /// The transaction that starts at the byte `start` of a part of a block; `None` if it is not whole in there.
+    pub(super) fn split(bytes: &mut Bytes, witnesses: bool) -> Option<Self> {
+        let layout = Layout::find(bytes, 0, witnesses, usize::MAX)?;
+        Some(Self { bytes: bytes.split_to(layout.end), layout })
+    }
+
+    /// The transaction that starts at the byte `start` of a part of a block; `None` if it is not whole in there: the part
+    /// then [ends inside it](crate::BlockPart::ends_inside_transaction).
     #[must_use]
     pub fn in_part(part: &crate::BlockPart, start: u32) -> Option<Self> {
         let bytes = part.bytes.get(start as usize..)?;
@@ -150,7 +153,7 @@ fn problem(bytes: &[u8]) -> ScanError {
     }
     let (offset, problem) = match Scanner::new(true, 1).push(bytes, bytes.len() as u64, &mut Ignore) {
         Err((at, problem)) => (at, problem),
-        Ok(_) => (bytes.len(), TOO_FEW),
+        Ok(_) => (bytes.len(), "the bytes end inside the transaction"),
     };
     ScanError { offset: offset as u64, problem }
 }

@@ -430,10 +430,13 @@ class Node:
             try:
                 self.rpc("getblockcount")
                 return self
-            except (OSError, RuntimeError, ValueError):
+            except (OSError, RuntimeError, ValueError, http.client.HTTPException):
                 if self.process.poll() is not None:
                     break
                 time.sleep(0.1)
+            except BaseException:
+                self.stop()
+                raise
         self.stop()
         raise SystemExit(f"cannot start {self.command[0]}:\n{Path(self.log).read_text(errors='replace')[-2000:]}")
 

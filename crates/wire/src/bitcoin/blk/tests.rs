@@ -47,6 +47,14 @@ fn errors_name_the_byte() {
     assert!(matches!(decode(&file, 50), Err(BlkError::Magic { offset: 293, .. })));
     assert!(matches!(in_memory(&file), Err(BlkError::Magic { offset: 293, .. })));
     assert_eq!(BlkFile::new(file).count(), 2, "nothing after an error");
+    // A hole is not the end.
+    let mut hole = record(Network::BTC);
+    hole.extend([0; 100]);
+    hole.extend(record(Network::BTC));
+    for read in [1, 10, 1000] {
+        assert!(matches!(decode(&hole, read), Err(BlkError::Magic { offset: 393, .. })), "reads of {read}");
+    }
+    assert!(matches!(in_memory(&hole), Err(BlkError::Magic { offset: 393, .. })));
     // A record of another network is no record here.
     let mut file = record(Network::BTC);
     file.extend(record(Network::BSV));

@@ -118,7 +118,7 @@ pub enum HostAddress {
     TorV3([u8; 32]),
     /// The SHA-256 of an I2P destination, net 5.
     I2p([u8; 32]),
-    /// An address of the CJDNS overlay, in fc00::/8, net 6.
+    /// An address of the CJDNS overlay, meant to be in fc00::/8, net 6.
     Cjdns(Ipv6Addr),
     /// A net that is not known here, to be passed over; kept as it came, at most 512 bytes.
     Unknown {
@@ -203,8 +203,7 @@ impl Payload for Vec<AddressV2> {
             let (input, services) = compact_size(input)?;
             let (after_net, net) = le_u8(input)?;
             let (rest, address) = bytes(after_net, payload, MAX_ADDRESS)?;
-            // A copy, so that one address kept does not keep the whole message.
-            let host = match HostAddress::from_net(net, Bytes::copy_from_slice(&address)) {
+            let host = match HostAddress::from_net(net, address) {
                 Ok(host) => host,
                 Err(problem) => return fail(after_net, "address", problem),
             };

@@ -20,7 +20,9 @@ use crate::{
 /// The `protoconf` message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Protoconf {
-    /// The longest payload that the sender accepts, in bytes; at least 1,048,576. Blocks are not bound by it.
+    /// The longest payload that the sender accepts, in bytes; at least 1,048,576. Blocks and transactions are not bound by
+    /// it. From 1,800,045 on nodes may send inventories of more than [`MAX_INVENTORY`](super::MAX_INVENTORY) entries, which
+    /// are refused here.
     pub max_receive_payload: u32,
     /// The stream policies that the sender knows, comma separated, at most 650 bytes; `None` if it doesn't say.
     pub stream_policies: Option<VarStr>,
@@ -110,7 +112,7 @@ impl Payload for StreamAck {
 /// The `authch` message. Who is no miner may ignore it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AuthChallenge {
-    /// The version of the protocol: 1.
+    /// The version of the protocol: 1. Any other is kept as [`Message::Other`](super::Message::Other).
     pub version: u32,
     /// What is to be signed.
     pub challenge: [u8; 32],
@@ -172,7 +174,8 @@ impl Payload for AuthResponse {
 /// [`MerkleProof::root`]; the proof alone says nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MerkleProof {
-    /// What the target is, in bits 1 and 2: 0 for a block hash, 4 for a merkle root. Bit 0 follows from the subject.
+    /// What the target is, in bits 1 and 2: 0 for a block hash, 4 for a merkle root. A whole header (2) is sent by no node
+    /// and not understood. Bit 0 follows from the subject when written.
     pub flags: u8,
     /// The transaction's position in the block, from 0.
     pub index: u64,
@@ -351,7 +354,7 @@ impl Payload for Vec<EnrichedHeader> {
 /// The `dsdetected` message: transactions in blocks of different branches that spend the same output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DoubleSpend {
-    /// The version of the message: 1.
+    /// The version of the message: 1. Any other is kept as [`Message::Other`](super::Message::Other).
     pub version: u16,
     /// The branches, two at least.
     pub branches: Vec<DoubleSpendBranch>,
@@ -371,9 +374,6 @@ impl Payload for DoubleSpend {
 
     fn parse<'a>(input: &'a [u8], payload: &Bytes) -> Parsed<'a, Self> {
         let (start, version) = field("version", input, le_u16)?;
-        if version != 1 {
-            return fail(input, "version", "only version 1 is known");
-        }
         let (input, branches) = list("branches", start, usize::MAX, 1 + 80 + MIN_PROOF, |input| {
             let (rest, headers) = list("headers", input, usize::MAX, 80, header)?;
             if headers.is_empty() {
@@ -417,7 +417,7 @@ pub struct MinerIdRevocation {
 impl Payload for MinerIdRevocation {
     const LIMIT: Option<u64> = Some(SMALL);
 
-    fn parse<'a>(input: &'a [u8], payload: &Bytes) -> Parsed<'a, Self> {
+    fn parse<'a>(input: &'a [u8], _payload: &Bytes) -> Parsed<'a, Self> {
         let (input, version) = field("version", input, le_u32)?;
         let (input, revocation_key) = field("revocation_key", input, array)?;
         let (input, miner_id) = field("miner_id", input, array)?;
@@ -427,7 +427,7 @@ impl Payload for MinerIdRevocation {
         let signature = |input: &'a [u8]| -> Parsed<'a, Bytes> {
             let (input, length) = le_u8(input)?;
             let (input, taken) = nom::bytes::complete::take(length)(input)?;
-            Ok((input, super::fields::slice(taken, payload)))
+            Ok((input, Bytes::copy_from_slice(taken)))
         };
         let (input, revocation_signature) = field("revocation_signature", input, signature)?;
         let (input, miner_signature) = field("miner_signature", input, signature)?;
@@ -445,7 +445,9 @@ impl Payload for MinerIdRevocation {
         for key in [&self.revocation_key, &self.miner_id, &self.revoked] {
             output.put_slice(key);
         }
-        let signatures = [&self.revocation_signature, &self.miner_signature];
+        // What does not fit its length's byte is no signature anyway.
+        let signatures = [&self.revocation_signature, &self.miner_signature]
+            .map(|signature| &signature[..signature.len().min(usize::from(u8::MAX))]);
         encode_compact_size(
             2 + signatures.iter().map(|signature| signature.len() as u64).sum::<u64>(),
             output,

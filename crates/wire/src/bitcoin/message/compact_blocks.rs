@@ -95,7 +95,8 @@ pub struct CompactBlock {
 /// A transaction sent along with a compact block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrefilledTransaction {
-    /// Its position in the block, from 0; below 2^32.
+    /// Its position in the block, from 0, below the number of short ids and prefilled transactions together. Positions that
+    /// do not ascend can't be told, and come out as others.
     pub index: u32,
     /// The transaction.
     pub transaction: Transaction,
@@ -110,12 +111,16 @@ impl Payload for CompactBlock {
         let (input, short_ids) = list("short_ids", input, usize::MAX, 6, |input| {
             array(input).map(|(input, id)| (input, ShortId(id)))
         })?;
-        let mut next = 0;
-        let (input, prefilled) = list("prefilled", input, usize::MAX, 1 + MIN_TRANSACTION, |input| {
+        let (start, mut next) = (input, 0);
+        let (input, prefilled) = list("prefilled", start, usize::MAX, 1 + MIN_TRANSACTION, |input| {
             let (input, index) = differential(input, &mut next)?;
             let (input, transaction) = transaction(input, payload)?;
             Ok((input, PrefilledTransaction { index, transaction }))
         })?;
+        let transactions = (short_ids.len() + prefilled.len()) as u64;
+        if prefilled.last().is_some_and(|last: &PrefilledTransaction| u64::from(last.index) >= transactions) {
+            return fail(start, "prefilled", "a position beyond the block's end");
+        }
         Ok((input, Self { header, nonce, short_ids, prefilled }))
     }
 
@@ -136,7 +141,7 @@ impl Payload for CompactBlock {
 pub struct CompactBlockRequest {
     /// The block.
     pub block: BlockHash,
-    /// The positions of the transactions wanted, from 0, ascending, each once.
+    /// The positions of the transactions wanted, from 0, ascending, each once; so they are sent, whatever stands here.
     pub indexes: Vec<u32>,
 }
 
@@ -152,8 +157,12 @@ impl Payload for CompactBlockRequest {
 
     fn serialize(&self, output: &mut BytesMut) {
         output.put_slice(self.block.as_bytes());
+        // Distances can only be told of ascending positions.
+        let mut indexes = self.indexes.clone();
+        indexes.sort_unstable();
+        indexes.dedup();
         let mut next = 0;
-        put_list(&self.indexes, output, |&index, output| put_differential(index, &mut next, output));
+        put_list(&indexes, output, |&index, output| put_differential(index, &mut next, output));
     }
 }
 

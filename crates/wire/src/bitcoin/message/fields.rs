@@ -20,8 +20,8 @@ use crate::{
 
 /// The payload of a command.
 pub(super) trait Payload: Sized {
-    /// The longest payload that can be meant, in bytes, with some room for fields to come; `None` if only the chain's own
-    /// limit on messages holds.
+    /// The longest payload that can be meant, in bytes; `None` if only the chain's own limit on messages holds. Where it is
+    /// small there is room for fields to come.
     const LIMIT: Option<u64>;
 
     /// Parses it from the front of `input`, which lies in `payload`.
@@ -62,9 +62,12 @@ impl PartialEq<str> for VarStr {
 }
 
 impl fmt::Display for VarStr {
-    /// What is not UTF-8 is replaced.
+    /// What is not UTF-8 or controls terminals is replaced.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&String::from_utf8_lossy(&self.0))
+        for shown in String::from_utf8_lossy(&self.0).chars() {
+            write!(f, "{}", if shown.is_control() { char::REPLACEMENT_CHARACTER } else { shown })?;
+        }
+        Ok(())
     }
 }
 
@@ -85,10 +88,12 @@ pub(super) struct FieldError {
 }
 
 const TRUNCATED: &str = "the payload ends inside it";
+/// The name of what has none of its own.
+const UNNAMED: &str = "payload";
 
 impl ParseError<&[u8]> for FieldError {
     fn from_error_kind(input: &[u8], _kind: ErrorKind) -> Self {
-        Self { remaining: input.len(), field: "payload", problem: TRUNCATED }
+        Self { remaining: input.len(), field: UNNAMED, problem: TRUNCATED }
     }
 
     fn append(_input: &[u8], _kind: ErrorKind, other: Self) -> Self {
@@ -104,14 +109,17 @@ pub(super) fn fail<T>(
     Err(nom::Err::Failure(FieldError { remaining: input.len(), field, problem }))
 }
 
-/// Runs `parser` and gives its error the field's name and the field's own start.
+/// Runs `parser`; an error in it that has no name yet gets this field's, and this field's start.
 pub(super) fn field<'a, T>(
     name: &'static str,
     input: &'a [u8],
     mut parser: impl Parser<&'a [u8], Output = T, Error = FieldError>,
 ) -> Parsed<'a, T> {
     parser.parse(input).map_err(|error| {
-        error.map(|error| FieldError { remaining: input.len(), field: name, problem: error.problem })
+        error.map(|error| match error.field {
+            UNNAMED => FieldError { remaining: input.len(), field: name, ..error },
+            _ => error,
+        })
     })
 }
 
@@ -131,7 +139,8 @@ pub(super) fn list<'a, T>(
     if rest.len() / entry_size < count {
         return fail(input, name, "more entries than the payload has room for");
     }
-    let mut entries = Vec::with_capacity(count);
+    // An entry can take more room in memory than in the payload: no more is taken ahead than the payload itself takes.
+    let mut entries = Vec::with_capacity(count.min(rest.len() / size_of::<T>().max(1) + 1));
     for _ in 0..count {
         let (after, value) = field(name, rest, &mut entry)?;
         entries.push(value);
@@ -168,27 +177,30 @@ pub(super) fn compact_size(input: &[u8]) -> Parsed<'_, u64> {
     match decode_compact_size(input) {
         Some((value, len)) => Ok((&input[len..], value)),
         None if input.first().is_none_or(|&first| input.len() < compact_size_len(first)) => {
-            fail(input, "count", TRUNCATED)
+            fail(input, UNNAMED, TRUNCATED)
         }
-        None => fail(input, "count", "not in its shortest form"),
+        None => fail(input, UNNAMED, "not in its shortest form"),
     }
 }
 
-/// Bytes with their length before them, at most `limit`, without a copy.
+/// Shorter fields are copied, so that one that is kept does not keep a connection's buffer.
+const COPIED: usize = 1024;
+
+/// Bytes with their length before them, at most `limit`.
 pub(super) fn bytes<'a>(input: &'a [u8], payload: &Bytes, limit: usize) -> Parsed<'a, Bytes> {
     let (rest, length) = compact_size(input)?;
     match usize::try_from(length) {
         Ok(length) if length <= limit => {
             let (rest, taken) = take(length)(rest)?;
-            Ok((rest, slice(taken, payload)))
+            Ok((rest, if limit <= COPIED { Bytes::copy_from_slice(taken) } else { slice(taken, payload) }))
         }
-        _ => fail(input, "bytes", "longer than allowed"),
+        _ => fail(input, UNNAMED, "longer than allowed"),
     }
 }
 
-/// Text of at most `limit` bytes. It is copied, so that a value may be kept without its payload.
+/// Text of at most `limit` bytes.
 pub(super) fn text<'a>(input: &'a [u8], payload: &Bytes, limit: usize) -> Parsed<'a, VarStr> {
-    bytes(input, payload, limit).map(|(input, text)| (input, VarStr(Bytes::copy_from_slice(&text))))
+    bytes(input, payload, limit).map(|(input, text)| (input, VarStr(text)))
 }
 
 /// A transaction, with or without witnesses.

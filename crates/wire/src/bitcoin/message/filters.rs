@@ -12,10 +12,15 @@ use crate::{
     bitcoin::{BlockFilter, FilterHash, FilterHeader},
 };
 
+/// The most filters that one `getcfilters` message may ask for.
+pub const MAX_FILTERS: usize = 1000;
+/// The distance in blocks of the filter headers in `cfcheckpt`.
+pub const FILTER_CHECKPOINT_INTERVAL: u32 = 1000;
 /// The most filter hashes in one `cfheaders` message.
 pub const MAX_FILTER_HEADERS: usize = 2000;
 
-/// The `getcfilters` and `getcfheaders` messages: filters, at most 1000, or filter headers, at most 2000.
+/// The `getcfilters` and `getcfheaders` messages: filters, at most [`MAX_FILTERS`], or filter
+/// headers, at most [`MAX_FILTER_HEADERS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FilterRange {
     /// The type of filter; 0 is the basic one (BIP 158).
@@ -61,7 +66,9 @@ impl Payload for FilterMessage {
         let (input, filter_type) = field("filter_type", input, le_u8)?;
         let (input, block) = field("block_hash", input, block_hash)?;
         let (input, filter) = field("filter", input, |i| bytes(i, payload, usize::MAX))?;
-        Ok((input, Self { filter_type, block, filter: BlockFilter::new(filter) }))
+        // Filters are kept, and not the buffers that they came in.
+        let filter = BlockFilter::new(Bytes::copy_from_slice(&filter));
+        Ok((input, Self { filter_type, block, filter }))
     }
 
     fn serialize(&self, output: &mut BytesMut) {

@@ -1,5 +1,6 @@
 //! `version`, what is agreed on around it, and what keeps a connection going. Sources: BIPs 31 (ping), 35 (mempool),
-//! 37 (relay flag), 61 (reject), 133 (feefilter), 330 (sendtxrcncl).
+//! 37 (relay flag), 61 (reject), 133 (feefilter), 330 (sendtxrcncl), 434 (feature), and 111, 144, 157, 159 and 324 for service
+//! bits; the BSV node's `net_processing.cpp`, `mempool_msg.h` and `validation.h` for association ids, the age and its codes.
 
 use std::{fmt, ops::BitOr};
 
@@ -101,7 +102,7 @@ impl Payload for Version {
         }
         // On BTC other fields may come here one day, so what is no association id is not an error.
         if let (false, Ok((rest, id))) = (input.is_empty(), bytes(input, payload, MAX_ASSOCIATION_ID)) {
-            (input, association_id) = (rest, Some(Bytes::copy_from_slice(&id)));
+            (input, association_id) = (rest, Some(id));
         }
         let services = Services(services);
         Ok((
@@ -291,7 +292,7 @@ impl Payload for Reconciliation {
     }
 }
 
-/// The `feature` message of BTC: something that the sender can do, sent between `version` and `verack`.
+/// The `feature` message of BTC (BIP 434): something that the sender can do, sent between `version` and `verack`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Feature {
     /// The feature's name, 4 to 80 bytes.
@@ -330,11 +331,9 @@ impl Payload for MempoolRequest {
     const LIMIT: Option<u64> = Some(SMALL);
 
     fn parse<'a>(input: &'a [u8], _payload: &Bytes) -> Parsed<'a, Self> {
-        // One byte that says that the age follows; whatever else follows is of no known meaning.
-        match input.split_first() {
-            Some((1, rest)) => {
-                field("age", rest, le_i64).map(|(input, age)| (input, Self { age: Some(age) }))
-            }
+        // One byte that says that the age follows: 0 for no. What can't be read means the same to nodes.
+        match input.split_first().map(|(flag, rest)| (flag, rest.split_first_chunk())) {
+            Some((1, Some((age, rest)))) => Ok((rest, Self { age: Some(i64::from_le_bytes(*age)) })),
             _ => Ok((input, Self { age: None })),
         }
     }

@@ -105,7 +105,7 @@ pub enum InventoryKind {
     WitnessBlock,
     /// A filtered block with witnesses (BIP 144); no node serves it.
     WitnessFilteredBlock,
-    /// Any other kind, kept as it came.
+    /// Any other kind, kept as it came. Not to be made for a number that has a name: the two are not equal.
     Other(u32),
 }
 
@@ -161,12 +161,12 @@ impl Payload for Vec<Inventory> {
 }
 
 impl Payload for Vec<BlockHeader> {
-    const LIMIT: Option<u64> = Some(9 + 81 * MAX_HEADERS as u64);
+    const LIMIT: Option<u64> = Some(9 + 89 * MAX_HEADERS as u64);
 
     fn parse<'a>(input: &'a [u8], _payload: &Bytes) -> Parsed<'a, Self> {
         list("headers", input, MAX_HEADERS, 81, |input| {
             let (input, header) = header(input)?;
-            // The number of transactions that follow: none, and nodes ignore it.
+            // The number of transactions that follow: none, and nodes ignore what stands there.
             let (input, _transactions) = compact_size(input)?;
             Ok((input, header))
         })

@@ -30,7 +30,8 @@ pub use compact_blocks::{
 pub use fields::VarStr;
 use fields::{FieldError, Payload};
 pub use filters::{
-    FilterCheckpoints, FilterHeaders, FilterMessage, FilterRange, GetFilterCheckpoints, MAX_FILTER_HEADERS,
+    FILTER_CHECKPOINT_INTERVAL, FilterCheckpoints, FilterHeaders, FilterMessage, FilterRange,
+    GetFilterCheckpoints, MAX_FILTER_HEADERS, MAX_FILTERS,
 };
 pub use handshake::{
     Feature, FeeRate, MempoolRequest, Reconciliation, Reject, RejectCode, Services, Version,
@@ -82,8 +83,12 @@ macro_rules! messages {
             /// [`Message::serialize`] does not write.
             ///
             /// # Errors
-            /// [`WireError::Malformed`] names the field that does not parse and where it starts.
+            /// [`WireError::Malformed`] names the innermost field that does not parse, and the place: where the field starts,
+            /// of a transaction where in it.
             pub fn parse(command: Command, payload: Bytes) -> Result<(Self, Bytes), WireError> {
+                if is_of_another_version(command.as_str(), &payload) {
+                    return Ok((Self::Other { command, payload }, Bytes::new()));
+                }
                 let input = &payload[..];
                 let parsed = match command.as_str() {
                     $($empty_command => Ok((input, Self::$empty)),)*
@@ -119,6 +124,29 @@ macro_rules! messages {
             }
         }
     };
+}
+
+impl Message {
+    /// Whether a transaction in it is serialized with witnesses.
+    pub(super) fn has_witnesses(&self) -> bool {
+        match self {
+            Self::Tx(transaction) => transaction.has_witnesses(),
+            Self::CmpctBlock(block) => {
+                block.prefilled.iter().any(|prefilled| prefilled.transaction.has_witnesses())
+            }
+            Self::BlockTxn(block) => block.transactions.iter().any(Transaction::has_witnesses),
+            _ => false,
+        }
+    }
+}
+
+/// Messages that begin with a version say what follows; another than those known here is nobody's mistake.
+fn is_of_another_version(command: &str, payload: &[u8]) -> bool {
+    match command {
+        "dsdetected" => payload.first_chunk().is_some_and(|version| u16::from_le_bytes(*version) != 1),
+        "authch" => payload.first_chunk().is_some_and(|version| u32::from_le_bytes(*version) != 1),
+        _ => false,
+    }
 }
 
 /// The limit of what is some bytes long, so that fields may be added.

@@ -77,13 +77,14 @@ fn check_truncation(command: Command, payload: &Bytes) {
             payload.len() - id - 1..=payload.len()
         }
         Message::Reject(reject) => payload.len() - reject.hash.map_or(0, |hash| hash.len())..=payload.len(),
-        Message::Mempool(_) => 0..=0,
+        Message::Mempool(_) => 0..=payload.len(),
         Message::Block(_) => return,
         _ => payload.len()..=payload.len(),
     };
     // Every byte, but of a long payload's middle a sample.
     for cut in (0..payload.len()).filter(|cut| *cut < 500 || payload.len() - cut < 500 || cut % 97 == 0) {
         match Message::parse(command, payload.slice(..cut)) {
+            Ok((Message::Other { .. }, _)) if cut >= 2 => {} // of another version, as it seems
             Ok(message) => assert!(optional.contains(&cut), "{command} cut at {cut}: {message:?}"),
             Err(WireError::Malformed { command: name, field, offset, problem }) => {
                 assert!(name == command.as_str() && !field.is_empty() && !problem.is_empty());
@@ -132,7 +133,7 @@ fn counts_are_refused_before_anything_is_allocated() {
 fn positions_beyond_32_bits_are_refused() {
     let payload = [&[0; 32][..], &[2, 0xfe, 0xff, 0xff, 0xff, 0xff, 0]].concat();
     let error = Message::parse(Command::new("getblocktxn").unwrap(), payload.into()).unwrap_err();
-    assert_eq!(error.to_string(), "'getblocktxn' is malformed at byte 38, field indexes: beyond 32 bits");
+    assert_eq!(error.to_string(), "'getblocktxn' is malformed at byte 38, field index: beyond 32 bits");
 }
 
 /// Fields of captured payloads, as the nodes' RPC and logs show them.
@@ -204,6 +205,96 @@ fn short_ids_name_their_transactions() {
         }
     }
     assert!(named >= 2, "{named}");
+}
+
+#[test]
+fn what_comes_later_or_is_out_of_order() {
+    // Other versions are kept as they are.
+    for (command, payload) in [("dsdetected", &[2, 0, 9][..]), ("authch", &[2, 0, 0, 0])] {
+        let command = Command::new(command).unwrap();
+        let payload = Bytes::copy_from_slice(payload);
+        let (message, _) = Message::parse(command, payload.clone()).unwrap();
+        assert_eq!(message, Message::Other { command, payload });
+    }
+    // An age that can't be read is none.
+    let mempool = Message::parse(Command::new("mempool").unwrap(), Bytes::from_static(&[1, 2, 3])).unwrap();
+    assert_eq!(mempool, (Message::Mempool(MempoolRequest { age: None }), Bytes::from_static(&[1, 2, 3])));
+    // Positions are sent in order.
+    let indexes = |indexes: &[u32]| {
+        let request = CompactBlockRequest { block: BlockHash::ZERO, indexes: indexes.to_vec() };
+        serialized(&Message::GetBlockTxn(request))
+    };
+    assert_eq!(indexes(&[5, 3, 5]), indexes(&[3, 5]));
+    // A prefilled transaction lies in the block.
+    let (.., payload) = vectors().find(|(_, command, _)| command.as_str() == "cmpctblock").unwrap();
+    let (Message::CmpctBlock(mut block), _) =
+        Message::parse(Command::new("cmpctblock").unwrap(), payload).unwrap()
+    else {
+        panic!("no compact block")
+    };
+    block.prefilled[0].index = (block.short_ids.len() + block.prefilled.len()) as u32;
+    let beyond = serialized(&Message::CmpctBlock(block));
+    let error = Message::parse(Command::new("cmpctblock").unwrap(), beyond).unwrap_err();
+    assert!(error.to_string().ends_with("field prefilled: a position beyond the block's end"), "{error}");
+}
+
+#[test]
+fn errors_name_the_innermost_field() {
+    let check = |command: &str, payload: &[u8], expected: &str| {
+        let error =
+            Message::parse(Command::new(command).unwrap(), Bytes::copy_from_slice(payload)).unwrap_err();
+        assert_eq!(error.to_string(), format!("'{command}' is malformed at {expected}"));
+    };
+    let net_1_of_5_bytes = [&[1, 0, 0, 0, 0, 0, 1, 5][..], &[7; 5], &[0, 0]].concat();
+    check("addrv2", &net_1_of_5_bytes, "byte 7, field address: not the length of its net");
+    check("addrv2", &[1, 0, 0, 0, 0, 0, 99, 2, 7, 7], "byte 10, field port: the payload ends inside it");
+    let enriched = [&[1][..], &[0; 80], &[1, 0, 1], &[0; 5]].concat();
+    check("hdrsen", &enriched, "byte 89, field transaction: the bytes end inside the transaction");
+    let double_spend = [&[1, 0, 2, 0][..], &[0; 400]].concat();
+    check("dsdetected", &double_spend, "byte 3, field headers: a branch has one at least");
+}
+
+/// Every position of trees of all small sizes, against the root of the whole list.
+#[test]
+fn merkle_proofs_lead_to_the_root() {
+    for count in 1..10u8 {
+        let leaves: Vec<[u8; 32]> = (0..count).map(|leaf| [leaf + 1; 32]).collect();
+        let mut builder = crate::bitcoin::MerkleBuilder::new();
+        leaves.iter().for_each(|leaf| builder.push(Txid::from_bytes(*leaf)));
+        let (root, _) = builder.finish();
+        for index in 0..count {
+            let (mut level, mut at, mut nodes) = (leaves.clone(), usize::from(index), Vec::new());
+            while level.len() > 1 {
+                if level.len() % 2 == 1 {
+                    level.push(level[level.len() - 1]);
+                }
+                nodes.push(MerkleProofNode { kind: 0, hash: level[at ^ 1] });
+                level = level.chunks(2).map(|two| crate::bitcoin::merkle::pair(&two[0], &two[1])).collect();
+                at /= 2;
+            }
+            let subject = MerkleProofSubject::Txid(Txid::from_bytes(leaves[usize::from(index)]));
+            let proof = MerkleProof { flags: 4, index: u64::from(index), subject, target: root, nodes };
+            assert_eq!(proof.root(), Some(root), "{index} of {count}");
+            // Of the copy of an odd last leaf, and of a place beyond the tree.
+            let beyond = MerkleProof { index: proof.index + (1 << proof.nodes.len()), ..proof.clone() };
+            assert_eq!(beyond.root(), None);
+            if count % 2 == 1 && count > 1 && index == count - 1 {
+                assert_eq!(MerkleProof { index: u64::from(count), ..proof.clone() }.root(), None, "a copy");
+            }
+            if let Some(kind) = (!proof.nodes.is_empty()).then_some(1) {
+                let mut other = proof.clone();
+                other.nodes[0].kind = kind;
+                assert_eq!(other.root(), None);
+            }
+        }
+    }
+}
+
+#[test]
+fn text_of_peers_is_safe_to_show() {
+    let text = VarStr::from(Bytes::from_static(b"/ok\x1b[31m\xff\n/"));
+    assert_eq!(text.to_string(), "/ok\u{fffd}[31m\u{fffd}\u{fffd}/");
+    assert_eq!(text.as_bytes(), b"/ok\x1b[31m\xff\n/");
 }
 
 fn hash() -> impl Strategy<Value = [u8; 32]> {
@@ -350,11 +441,14 @@ fn transactions() -> BoxedStrategy<Message> {
             positions.collect::<Vec<u32>>()
         })
     };
-    let short_ids = vec(any::<[u8; 6]>().prop_map(ShortId), 0..30);
-    let prefilled = (0usize..4).prop_flat_map(move |count| {
-        (indexes(count..=count), vec(transaction(), count)).prop_map(|(indexes, transactions)| {
-            let both = indexes.into_iter().zip(transactions);
-            both.map(|(index, transaction)| PrefilledTransaction { index, transaction }).collect::<Vec<_>>()
+    let prefilled = (0usize..30, 0usize..4).prop_flat_map(|(short_ids, count)| {
+        let positions: Vec<u32> = (0..(short_ids + count) as u32).collect();
+        let positions = prop::sample::subsequence(positions, count);
+        let short_ids = vec(any::<[u8; 6]>().prop_map(ShortId), short_ids);
+        (short_ids, positions, vec(transaction(), count)).prop_map(|(short_ids, positions, transactions)| {
+            let both = positions.into_iter().zip(transactions);
+            let prefilled = both.map(|(index, transaction)| PrefilledTransaction { index, transaction });
+            (short_ids, prefilled.collect::<Vec<_>>())
         })
     });
     let request = (block_hash(), indexes(0..=30));
@@ -363,7 +457,7 @@ fn transactions() -> BoxedStrategy<Message> {
         transaction().prop_map(Message::Tx),
         any::<(bool, u64)>()
             .prop_map(|(announce, version)| Message::SendCmpct(SendCompact { announce, version })),
-        (header(), any::<u64>(), short_ids, prefilled).prop_map(|(header, nonce, short_ids, prefilled)| {
+        (header(), any::<u64>(), prefilled).prop_map(|(header, nonce, (short_ids, prefilled))| {
             Message::CmpctBlock(CompactBlock { header, nonce, short_ids, prefilled })
         }),
         request.prop_map(|(block, indexes)| Message::GetBlockTxn(CompactBlockRequest { block, indexes })),
@@ -452,8 +546,7 @@ fn bsv() -> BoxedStrategy<Message> {
         (bytes(129), any::<u8>()).prop_map(|(association_id, stream_type)| {
             Message::StreamAck(StreamAck { association_id, stream_type })
         }),
-        (any::<u32>(), hash())
-            .prop_map(|(version, challenge)| Message::AuthCh(AuthChallenge { version, challenge })),
+        hash().prop_map(|challenge| Message::AuthCh(AuthChallenge { version: 1, challenge })),
         (key(), any::<u64>(), bytes(72)).prop_map(|(public_key, nonce, signature)| {
             Message::AuthResp(AuthResponse { public_key, nonce, signature })
         }),

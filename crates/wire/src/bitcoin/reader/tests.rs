@@ -5,13 +5,19 @@ use super::*;
 use crate::bitcoin::transaction::tests::{Shape, serialize, shape};
 use crate::bitcoin::{CompactTarget, encode_compact_size};
 
-struct Oracle {
-    block: Bytes,
+pub(in crate::bitcoin) struct Oracle {
+    pub(in crate::bitcoin) block: Bytes,
     offsets: Vec<u64>,
     header: usize,
 }
 
-fn block(shapes: &[Shape], witnesses: bool) -> Oracle {
+/// A block of a coinbase and these.
+pub(in crate::bitcoin) fn block(shapes: &[Shape], witnesses: bool) -> Oracle {
+    with_first(Shape::coinbase(), shapes, witnesses)
+}
+
+fn with_first(first: Shape, shapes: &[Shape], witnesses: bool) -> Oracle {
+    let shapes = &[&[first], shapes].concat()[..];
     let mut merkle = MerkleBuilder::new();
     for shape in shapes {
         let mut stripped = BytesMut::new();
@@ -63,6 +69,18 @@ fn read(
     Ok(events)
 }
 
+/// Makes no two neighbours equal: those would be a mutated list.
+pub(in crate::bitcoin) fn make_different(shapes: &mut Vec<Shape>) {
+    let mut empty = 0;
+    shapes.retain(|shape| {
+        empty += usize::from(shape.inputs.is_empty());
+        !shape.inputs.is_empty() || empty < 2
+    });
+    for (n, shape) in shapes.iter_mut().filter(|shape| !shape.inputs.is_empty()).enumerate() {
+        shape.outputs.push(100 + n);
+    }
+}
+
 proptest! {
     #[test]
     fn parts_equal_the_whole_buffer(
@@ -71,11 +89,8 @@ proptest! {
         part_size in prop_oneof![128usize..400, 400usize..20_000],
         reads in prop::collection::vec(1usize..500, 1..8),
     ) {
-        // Nothing but the small shapes has two equal neighbours; those would be mutated lists.
         let mut shapes = shapes;
-        for (n, shape) in shapes.iter_mut().enumerate() {
-            shape.outputs.push(100 + n);
-        }
+        make_different(&mut shapes);
         let oracle = block(&shapes, witnesses);
         let reads: Vec<usize> = reads.into_iter().map(|read| read.min(part_size / 2)).collect();
         let events = read(&oracle.block, witnesses, part_size, &reads).unwrap();
@@ -102,7 +117,7 @@ proptest! {
                 BlockEvent::End(end) => {
                     prop_assert_eq!(index, events.len() - 1);
                     prop_assert_eq!(end.size as usize, oracle.block.len());
-                    prop_assert_eq!(end.transactions as usize, shapes.len());
+                    prop_assert_eq!(end.transactions as usize, shapes.len() + 1);
                     prop_assert_eq!(end.parts as usize, index);
                 }
             }
@@ -135,8 +150,9 @@ proptest! {
 
 #[test]
 fn repeated_transactions_are_refused() {
-    let shapes: Vec<Shape> =
-        (0..3).map(|n| Shape { inputs: vec![n], outputs: vec![n], witnesses: None }).collect();
+    let shapes: Vec<Shape> = (0..2)
+        .map(|n| Shape { coinbase: false, inputs: vec![n], outputs: vec![n], witnesses: None })
+        .collect();
     let honest = block(&shapes, false);
     let mut bytes = honest.block.to_vec();
     let last = bytes[honest.offsets[2] as usize..].to_vec();
@@ -147,8 +163,8 @@ fn repeated_transactions_are_refused() {
 
 #[test]
 fn declared_count_must_be_found() {
-    let shapes = [Shape { inputs: vec![1], outputs: vec![1], witnesses: None }];
-    for (declared, problem) in [(0, "no transactions"), (2, "the block ends before its last transaction")] {
+    let shapes = [Shape { coinbase: false, inputs: vec![1], outputs: vec![1], witnesses: None }];
+    for (declared, problem) in [(0, "no transactions"), (3, "the block ends before its last transaction")] {
         let mut bytes = block(&shapes, false).block.to_vec();
         bytes[80] = declared;
         match read(&bytes, false, 1000, &[1000]) {
@@ -163,7 +179,7 @@ fn declared_count_must_be_found() {
 
 #[test]
 fn a_length_past_the_end_is_refused_before_it_is_awaited() {
-    let shapes = [Shape { inputs: vec![1], outputs: vec![1], witnesses: None }];
+    let shapes = [Shape { coinbase: false, inputs: vec![1], outputs: vec![1], witnesses: None }];
     let mut bytes = block(&shapes, false).block.to_vec();
     bytes[81 + 4 + 1 + 36] = 0xfc;
     // Only the first half arrives: the error must not wait for the rest.
@@ -173,4 +189,72 @@ fn a_length_past_the_end_is_refused_before_it_is_awaited() {
     let aborted = reader.decode(&mut input).unwrap_err();
     assert!(matches!(aborted.reason, BlockError::Malformed { .. }));
     assert_eq!((aborted.download, aborted.block), (DownloadId(1), reader.block()));
+}
+
+#[test]
+fn a_block_starts_with_a_coinbase() {
+    let other = Shape { coinbase: false, inputs: vec![1], outputs: vec![1], witnesses: None };
+    let two = Shape { inputs: vec![1, 2], ..Shape::coinbase() };
+    for (first, expected) in [
+        (other.clone(), Err(BlockError::NoCoinbase)),
+        (two, Err(BlockError::NoCoinbase)),
+        (Shape::coinbase(), Ok(())),
+    ] {
+        let block =
+            with_first(first, &[7, 9].map(|script| Shape { inputs: vec![script], ..other.clone() }), false)
+                .block;
+        for size in [1, 3, 50, 1000] {
+            assert_eq!(read(&block, false, 1000, &[size]).map(|_| ()), expected, "reads of {size}");
+        }
+        assert_eq!(crate::bitcoin::Block::new(block).unwrap().check_merkle_root(), expected);
+    }
+}
+
+/// CVE-2017-12842: the ids of two transactions, given for one transaction of 64 bytes. The two were ground so that they parse
+/// as one.
+#[test]
+fn nodes_of_the_tree_are_no_transactions() {
+    let node = |text: &str| hex_conservative::decode_to_array::<32>(text).unwrap();
+    let left = node("9dc776d401afa0d5df4d1248c92f29eea7351c3a2de08a9a24d5d9579e44c70f");
+    let right = node("65fa059185df013aab0db9ea97a96c015992ef69f62fd852ca2825002e4f4e18");
+    let mut merkle = MerkleBuilder::new();
+    [left, right].into_iter().for_each(|id| merkle.push(Txid::from_bytes(id)));
+    let header = BlockHeader { merkle_root: merkle.finish().0, ..crate::bitcoin::Network::BTC.genesis() };
+    let block = [&header.to_bytes()[..], &[1], &left, &right].concat();
+    for size in [1, 7, 1000] {
+        assert_eq!(read(&block, true, 1000, &[size]), Err(BlockError::NoCoinbase));
+    }
+    let view = crate::bitcoin::Block::new(block.into()).unwrap();
+    assert_eq!(view.check_merkle_root(), Err(BlockError::NoCoinbase));
+}
+
+#[test]
+fn the_last_part_is_not_yielded_and_a_failed_block_stays_failed() {
+    let shapes: Vec<Shape> = (1..9)
+        .map(|n| Shape { coinbase: false, inputs: vec![n], outputs: vec![50], witnesses: None })
+        .collect();
+    let honest = block(&shapes, false).block;
+    let mut zero_root = honest.to_vec();
+    zero_root[36..68].fill(0);
+    let mut wrong = honest.to_vec();
+    let last = wrong.len() - 1;
+    wrong[last] ^= 1;
+    for block in [zero_root, wrong] {
+        let options = BlockOptions { witnesses: false, part_size: 200, merkle_root: true };
+        let mut reader = BlockReader::new(DownloadId(1), block.len() as u64, options);
+        let mut input = BytesMut::from(&block[..]);
+        let mut parted = 0;
+        let error = loop {
+            match reader.decode(&mut input) {
+                Ok(Some(BlockEvent::Part(part))) => parted += part.bytes.len(),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.reason, BlockError::MerkleRoot);
+        assert!(parted > 0 && parted < block.len() && parted + input.len() == block.len());
+        for _ in 0..3 {
+            assert_eq!(reader.decode(&mut input), Err(error.clone()));
+        }
+    }
 }

@@ -10,21 +10,48 @@ use crate::{
 /// A transaction's shape: script lengths of inputs and outputs, and witness item lengths by input if it has witnesses.
 #[derive(Debug, Clone)]
 pub(in crate::bitcoin) struct Shape {
+    pub(in crate::bitcoin) coinbase: bool,
     pub(in crate::bitcoin) inputs: Vec<usize>,
     pub(in crate::bitcoin) outputs: Vec<usize>,
     pub(in crate::bitcoin) witnesses: Option<Vec<Vec<usize>>>,
 }
 
+impl Shape {
+    /// A transaction that spends nothing.
+    pub(in crate::bitcoin) fn coinbase() -> Self {
+        Self { coinbase: true, inputs: vec![5], outputs: vec![30], witnesses: None }
+    }
+}
+
 pub(in crate::bitcoin) fn shape() -> impl Strategy<Value = Shape> {
-    let script = prop_oneof![8 => 0usize..80, 1 => 250usize..260, 1 => 0usize..3000];
-    let scripts = |min| prop::collection::vec(script.clone(), min..6);
+    let script =
+        prop_oneof![80 => 0usize..80, 10 => 250usize..260, 10 => 0usize..3000, 1 => 65_530usize..65_540];
     let items = prop::collection::vec(0usize..300, 0..4);
-    (scripts(1), scripts(0), prop::option::of(prop::collection::vec(items, 6))).prop_map(
-        |(inputs, outputs, witnesses)| {
-            let witnesses = witnesses.map(|stacks| stacks.into_iter().take(inputs.len()).collect());
-            Shape { inputs, outputs, witnesses }
-        },
-    )
+    let usual = (
+        prop::collection::vec(script.clone(), 1..6),
+        prop::collection::vec(script, 0..6),
+        prop::option::of(prop::collection::vec(items, 6)),
+    );
+    let usual = usual.prop_map(|(inputs, outputs, witnesses)| {
+        let witnesses = witnesses.map(|stacks| {
+            let mut stacks: Vec<Vec<usize>> = stacks.into_iter().take(inputs.len()).collect();
+            // A flag without any witness is refused.
+            if stacks.iter().all(Vec::is_empty) {
+                stacks[0].push(3);
+            }
+            stacks
+        });
+        Shape { coinbase: false, inputs, outputs, witnesses }
+    });
+    // Counts of more than a byte, and more than are scanned at once.
+    let many =
+        (1usize..700, 0usize..700, prop::option::of(250usize..600)).prop_map(|(inputs, outputs, items)| {
+            let witnesses =
+                items.map(|items| [vec![1; items]].into_iter().chain(vec![vec![]; inputs - 1]).collect());
+            Shape { coinbase: false, inputs: vec![1; inputs], outputs: vec![2; outputs], witnesses }
+        });
+    let empty = Just(Shape { coinbase: false, inputs: vec![], outputs: vec![], witnesses: None });
+    prop_oneof![40 => usual, 2 => many, 1 => empty]
 }
 
 /// The oracle: serializes with and without witnesses, the second for the txid.
@@ -36,7 +63,12 @@ pub(in crate::bitcoin) fn serialize(shape: &Shape, witnesses: bool, output: &mut
     }
     encode_compact_size(shape.inputs.len() as u64, output);
     for &script in &shape.inputs {
-        output.put_bytes(0xaa, 36);
+        if shape.coinbase {
+            output.put_bytes(0, 32);
+            output.put_u32_le(u32::MAX);
+        } else {
+            output.put_bytes(0xaa, 36);
+        }
         encode_compact_size(script as u64, output);
         output.put_bytes(0xbb, script + 4);
     }
@@ -170,4 +202,26 @@ fn a_changed_witness_is_found() {
     let changed = Block::new(bytes.into()).unwrap();
     changed.check_merkle_root().unwrap();
     assert_eq!(changed.check_witness_commitment(), Err(crate::BlockError::WitnessCommitment));
+}
+
+#[test]
+fn a_flag_without_witnesses_is_refused() {
+    let input = [&[7; 36][..], &[0, 1, 2, 3, 4]].concat();
+    let form = |flag: &[u8], inputs: u8, witnesses: &[u8]| {
+        let mut bytes = [&[2, 0, 0, 0], flag, &[inputs]].concat();
+        (0..inputs).for_each(|_| bytes.extend_from_slice(&input));
+        bytes.extend_from_slice(&[0]);
+        bytes.extend_from_slice(witnesses);
+        bytes.extend_from_slice(&[0; 4]);
+        Bytes::from(bytes)
+    };
+    assert!(Transaction::new(form(&[0, 1], 2, &[0, 1, 0])).is_ok());
+    for refused in [form(&[0, 1], 2, &[0, 0]), form(&[0, 1], 0, &[]), form(&[0, 2], 1, &[1, 0])] {
+        let error = Transaction::new(refused.clone()).unwrap_err();
+        assert!(error.problem.contains("witness") || error.problem.contains("inputs"), "{error}");
+        // The resumed path says the same.
+        let mut scanner = crate::bitcoin::TransactionScanner::new(true, 0, 1, refused.len() as u64);
+        let found = refused.iter().find_map(|byte| scanner.push(&[*byte], &mut Vec::new()).err());
+        assert_eq!(found.unwrap().problem, error.problem);
+    }
 }
