@@ -13,6 +13,7 @@ fn events(network: &'static Network, handshake_done: bool, data: &[u8], reads: u
     let mut options = CodecOptions::new(network);
     // What the fuzzer can't compute is not compared.
     (options.checksum, options.block.merkle_root, options.block.part_size) = (false, false, 200);
+    (options.long_messages, options.max_transaction_size) = (true, 500);
     let mut codec = Codec::with_options(network, options);
     if handshake_done {
         codec.handshake_done();
@@ -40,6 +41,11 @@ fn events(network: &'static Network, handshake_done: bool, data: &[u8], reads: u
                         end.transactions,
                         std::mem::take(&mut block)
                     ));
+                }
+                // All are of the same size, however they were read.
+                Ok(Some(Incoming::Piece(piece))) => {
+                    assert!(!piece.bytes.is_empty() && piece.bytes.len() <= 200);
+                    events.push(format!("{piece:?}"));
                 }
                 Err(_) => return (events, false),
             }

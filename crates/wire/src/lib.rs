@@ -21,6 +21,10 @@
 //! # Ok::<(), tipward_wire::WireError>(())
 //! ```
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub mod bitcoin;
 mod block;
 mod dialect;
