@@ -2,8 +2,8 @@
 //!
 //! A block can be larger than memory (BSV's exceed 4 GB), so it never travels as one value. A reader yields
 //! [`BlockEvent::Part`]s while the bytes arrive and [`BlockEvent::End`] when everything about the block that can be
-//! checked while it passes was checked: its checksum, its number of transactions and its merkle root, not its witnesses. If anything
-//! fails, [`BlockAborted`](crate::BlockAborted) follows instead of the end, and what the parts carried is void.
+//! checked while it passes was checked: its checksum, its number of transactions and its merkle root, not its witnesses. If
+//! anything fails, [`BlockAborted`](crate::BlockAborted) follows instead of the end, and what the parts carried is void.
 
 use bytes::Bytes;
 
@@ -64,7 +64,8 @@ pub struct BlockEnd {
     pub merkle_root: Verdict,
 }
 
-/// What became of a check that a block did not fail; one that fails ends the block with [`BlockAborted`](crate::BlockAborted).
+/// What became of a check that a block did not fail; one that fails ends the block with
+/// [`BlockAborted`](crate::BlockAborted).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It was made.

@@ -35,8 +35,7 @@ fn truncated_payloads() {
             let (command, payload) = line.split_once(' ').unwrap();
             let payload = hex_conservative::decode_to_vec(payload.trim_matches('-')).unwrap();
             let (command, payload) = (Command::new(command).unwrap(), Bytes::from(payload));
-            let middle = 500..payload.len().saturating_sub(500);
-            for cut in (0..=payload.len()).filter(|cut| !middle.contains(cut) || cut % 97 == 0) {
+            for cut in 0..=payload.len() {
                 check(command, &payload.slice(..cut), FACTOR);
                 checked += 1;
             }

@@ -4,9 +4,10 @@ use bytes::Bytes;
 
 use super::{
     BlockHeader, MerkleBuilder, Transaction, decode_compact_size,
+    layout::Layout,
     merkle::pair,
     reader::check_root,
-    scanner::{Layout, Scanner, TOO_FEW, Visitor},
+    scanner::{Scanner, TOO_FEW, Visitor},
 };
 use crate::{BlockError, BlockHash, Verdict};
 

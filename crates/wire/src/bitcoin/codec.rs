@@ -3,62 +3,17 @@
 use bitcoin_hashes::{HashEngine as _, sha256d as engine};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::{BlockOptions, BlockReader, Chain, Command, Message, Network};
+use super::{BlockReader, Chain, Command, Message, Network};
 use crate::{BlockError, BlockEvent, Dialect, DownloadId, Incoming, Piece, Verdict, WireError, sha256d};
+
+pub use options::CodecOptions;
+
+mod options;
 
 /// The size of a frame's header in bytes.
 const HEADER: usize = 24;
 /// What an extended header adds: the true command and its length in 64 bits.
 const EXTENSION: usize = 20;
-/// Before both sides have shaken hands nothing larger is legitimate.
-const HANDSHAKE_LIMIT: u64 = 1024;
-
-/// Choices of a [`Codec`].
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct CodecOptions {
-    /// How blocks are read and checked.
-    pub block: BlockOptions,
-    /// Whether a block's bytes are compared with the checksum of its frame. On unless unset: it is what tells a block that
-    /// was damaged on its way from one that was made up, if nothing else was found wrong before its end. Other messages are
-    /// always compared; extended frames have no checksum.
-    pub checksum: bool,
-    /// The largest block accepted, in bytes. BTC's protocol limit is 4,000,000; BSV has none, the default is 8 GiB.
-    pub max_block_size: u64,
-    /// The longest other message accepted, in bytes, where its command allows no less. The default is the chain's limit:
-    /// 4,000,000 for BTC, 2 MiB for BSV, whose nodes send more only to those who said so in `protoconf`, with the exceptions
-    /// below. A message is buffered whole.
-    pub max_message_size: u64,
-    /// The longest `tx` or `datareftx` accepted, in bytes. 4,000,000 for BTC; for BSV 10,000,000, which its nodes relay unless
-    /// told otherwise.
-    pub max_transaction_size: u64,
-    /// Whether `tx`, `datareftx`, `cmpctblock`, `blocktxn` and `hdrsen` that are longer than that pass as
-    /// [`Incoming::Piece`]s of `block.part_size` bytes, up to `max_block_size`: on BSV they can be as long as blocks. Off
-    /// unless set, and they are refused: nodes send them only when asked.
-    pub long_messages: bool,
-}
-
-/// The messages that can be as long as blocks.
-const LONG: [&str; 5] = ["tx", "datareftx", "cmpctblock", "blocktxn", "hdrsen"];
-
-impl CodecOptions {
-    /// The defaults for a network.
-    #[must_use]
-    pub fn new(network: &Network) -> Self {
-        let (max_block_size, max_message_size, max_transaction_size) = match network.chain {
-            Chain::Btc => (4_000_000, 4_000_000, 4_000_000),
-            Chain::Bsv => (8 << 30, 2 << 20, 10_000_000),
-        };
-        Self {
-            block: BlockOptions::new(network),
-            checksum: true,
-            max_block_size,
-            max_message_size,
-            max_transaction_size,
-            long_messages: false,
-        }
-    }
-}
 
 /// The codec of one connection.
 pub struct Codec {
@@ -228,13 +183,13 @@ impl Codec {
 
     fn begin(&mut self, command: Command, length: u64, checksum: Option<[u8; 4]>) -> Result<(), WireError> {
         self.trailing = Bytes::new(); // it may keep a large buffer
-        let limit = self.limit(command);
+        let limit = self.options.limit(command, self.handshake_done);
         let too_long = WireError::TooLong { command: command.as_str().to_owned(), length, limit };
         if length > limit {
             return Err(too_long);
         }
-        let long = LONG.into_iter().find(|name| *name == command.as_str());
-        self.state = if let Some(command) = long.filter(|_| length > self.whole_limit(command)) {
+        let long = options::long_name(command);
+        self.state = if let Some(command) = long.filter(|_| length > self.options.whole_limit(command)) {
             State::Pieces(Box::new(Pieces {
                 command,
                 size: length,
@@ -257,27 +212,6 @@ impl Codec {
             State::Payload { command, length, checksum }
         };
         Ok(())
-    }
-
-    /// The longest payload accepted, in bytes: what the message can need, or the chain's limit for any message.
-    fn limit(&self, command: Command) -> u64 {
-        if !self.handshake_done {
-            return HANDSHAKE_LIMIT;
-        }
-        match command.as_str() {
-            "block" => self.options.max_block_size,
-            name if self.options.long_messages && LONG.contains(&name) => self.options.max_block_size,
-            _ => self.whole_limit(command),
-        }
-    }
-
-    /// The longest payload that is parsed whole, in bytes.
-    fn whole_limit(&self, command: Command) -> u64 {
-        let most = match command.as_str() {
-            "tx" | "datareftx" => self.options.max_transaction_size,
-            _ => self.options.max_message_size,
-        };
-        Message::limit(command.as_str()).map_or(most, |limit| limit.min(most))
     }
 
     fn wrong_magic(&self, found: [u8; 4]) -> WireError {

@@ -5,7 +5,7 @@ use bitcoin_hashes::siphash24;
 use bytes::{Bytes, BytesMut};
 
 use self::bit_stream::{BitReader, BitWriter, REMAINDER_BITS};
-use super::{decode_compact_size, encode_compact_size};
+use super::{Block, decode_compact_size, encode_compact_size};
 pub use crate::hash::{FilterHash, FilterHeader};
 use crate::{BlockHash, sha256d};
 
@@ -65,6 +65,20 @@ impl BlockFilter {
             last = value;
         }
         Self { bytes: writer.finish() }
+    }
+
+    /// The basic filter of a block. `spent` are the scripts of all outputs that the block spends, in any order, which are in
+    /// other blocks.
+    #[must_use]
+    pub fn of_block(block: &Block, spent: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
+        let mut scripts: Vec<Vec<u8>> = spent.into_iter().map(|script| script.as_ref().to_vec()).collect();
+        for transaction in block.transactions() {
+            let outputs = transaction.outputs().map(|output| output.script());
+            scripts.extend(
+                outputs.filter(|script| !script.is_op_return()).map(|script| script.as_bytes().to_vec()),
+            );
+        }
+        Self::build(&block.hash(), scripts)
     }
 
     /// The serialized filter.

@@ -13,6 +13,7 @@ mod compact_size;
 mod conversions;
 mod gcs;
 mod header;
+mod layout;
 mod merkle;
 mod message;
 mod network;

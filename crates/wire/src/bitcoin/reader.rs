@@ -7,7 +7,8 @@ use super::{
     BlockHeader, Chain, MerkleBuilder, Network,
     compact_size::compact_size_len,
     decode_compact_size,
-    scanner::{Layout, Problem, Scanner, TOO_FEW, Visitor},
+    layout::Layout,
+    scanner::{Problem, Scanner, TOO_FEW, Visitor},
 };
 use crate::{
     BlockAborted, BlockEnd, BlockError, BlockEvent, BlockHash, BlockPart, DownloadId, Txid, Verdict, sha256d,

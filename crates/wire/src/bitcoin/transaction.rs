@@ -7,7 +7,8 @@ use bytes::Bytes;
 
 use super::{
     ScanError, Script,
-    scanner::{Layout, Scanner, Visitor, length},
+    layout::{Layout, length},
+    scanner::{Scanner, Visitor},
 };
 use crate::{Txid, Wtxid, sha256d};
 

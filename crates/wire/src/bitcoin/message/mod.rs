@@ -13,6 +13,7 @@ mod fields;
 mod filters;
 mod handshake;
 mod inventory;
+mod merkle_proof;
 #[cfg(test)]
 pub(super) mod tests;
 
@@ -20,8 +21,7 @@ pub use addresses::{AddressV2, HostAddress, MAX_ADDRESSES, NetworkAddress, Timed
 pub use bloom::{FilterAdd, MerkleBlock};
 pub use bsv::{
     AuthChallenge, AuthResponse, CreateStream, DataRefTransaction, DoubleSpend, DoubleSpendBranch,
-    EnrichedHeader, HeaderProof, MerkleProof, MerkleProofNode, MerkleProofSubject, MinerIdRevocation,
-    Protoconf, StreamAck,
+    EnrichedHeader, HeaderProof, MinerIdRevocation, Protoconf, StreamAck,
 };
 pub use compact_blocks::{
     BlockTransactions, CompactBlock, CompactBlockRequest, PrefilledTransaction, SendCompact, ShortId,
@@ -37,6 +37,7 @@ pub use handshake::{
     Feature, FeeRate, MempoolRequest, Reconciliation, Reject, RejectCode, Services, Version,
 };
 pub use inventory::{Inventory, InventoryKind, Locator, MAX_HEADERS, MAX_INVENTORY, MAX_LOCATOR};
+pub use merkle_proof::{MerkleProof, MerkleProofNode, MerkleProofSubject};
 
 macro_rules! messages {
     (
@@ -115,7 +116,7 @@ macro_rules! messages {
             }
 
             /// The longest payload that a command can need, in bytes; `None` if it has no limit of its own.
-            pub(super) fn limit(command: &str) -> Option<u64> {
+            pub(in crate::bitcoin) fn limit(command: &str) -> Option<u64> {
                 match command {
                     $($empty_command => Some(SMALL),)*
                     $($command => <$type>::LIMIT,)*

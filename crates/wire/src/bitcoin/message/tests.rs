@@ -81,8 +81,7 @@ fn check_truncation(command: Command, payload: &Bytes) {
         Message::Block(_) => return,
         _ => payload.len()..=payload.len(),
     };
-    // Every byte, but of a long payload's middle a sample.
-    for cut in (0..payload.len()).filter(|cut| *cut < 500 || payload.len() - cut < 500 || cut % 97 == 0) {
+    for cut in 0..payload.len() {
         match Message::parse(command, payload.slice(..cut)) {
             Ok((Message::Other { .. }, _)) if cut >= 2 => {} // of another version, as it seems
             Ok(message) => assert!(optional.contains(&cut), "{command} cut at {cut}: {message:?}"),
