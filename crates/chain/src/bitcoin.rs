@@ -76,7 +76,7 @@ impl HeaderRules for ProofOfWork {
     fn check(&self, header: &Header, height: u64) -> Result<Work, HeaderError> {
         let bits = BlockHeader::from_bytes(eighty(&header.raw)?).bits;
         let hash = header.hash;
-        let target = bits.to_target().filter(|target| Some(*target) <= self.limit.to_target());
+        let target = bits.to_target_within(self.limit);
         let target = target.ok_or_else(|| HeaderError::Target { hash, bits: bits.to_string() })?;
         if !target.is_met_by(hash) {
             return Err(HeaderError::ProofOfWork { hash, bits: bits.to_string() });

@@ -3,11 +3,8 @@
 use bytes::Bytes;
 
 use super::{
-    BlockHeader, MerkleBuilder, Transaction, decode_compact_size,
-    layout::Layout,
-    merkle::pair,
-    reader::check_root,
-    scanner::{Scanner, TOO_FEW, Visitor},
+    BlockHeader, MerkleBuilder, ScanError, Transaction, TransactionScanner, decode_compact_size,
+    layout::Layout, merkle::pair, reader::check_root,
 };
 use crate::{BlockError, BlockHash, Verdict};
 
@@ -55,16 +52,17 @@ impl Block {
         let (count, length) = decode_compact_size(rest)
             .ok_or_else(|| malformed(BlockHeader::SIZE, "no transaction count in its shortest form"))?;
         let first = BlockHeader::SIZE + length;
-        let mut offsets = Offsets { first, offsets: Vec::new() };
-        let mut scanner = Scanner::new(witnesses, count);
-        scanner
-            .push(&bytes[first..], (bytes.len() - first) as u64, &mut offsets)
-            .map_err(|(at, problem)| malformed(first + at, problem))?;
-        if !scanner.is_finished() || count == 0 {
-            return Err(malformed(bytes.len(), TOO_FEW));
+        if count == 0 {
+            return Err(malformed(BlockHeader::SIZE, "no transactions"));
         }
+        let (mut offsets, end) = (Vec::new(), bytes.len() as u64);
+        let mut scanner = TransactionScanner::new(witnesses, first as u64, count, end);
+        scanner
+            .push(&bytes[first..], &mut offsets)
+            .and_then(|()| scanner.finish())
+            .map_err(|ScanError { offset, problem }| BlockError::Malformed { offset, problem })?;
         let header = BlockHeader::from_bytes(header);
-        Ok(Self { header, witnesses, offsets: offsets.offsets, bytes })
+        Ok(Self { bytes, header, witnesses, offsets })
     }
 
     /// The block as it travels.
@@ -170,15 +168,4 @@ pub fn witness_commitment(coinbase: &Transaction) -> Option<[u8; 32]> {
         .filter_map(|output| output.script().as_bytes().strip_prefix(b"\x6a\x24\xaa\x21\xa9\xed"))
         .filter_map(|rest| rest.first_chunk().copied());
     commitments.last()
-}
-
-struct Offsets {
-    first: usize,
-    offsets: Vec<u64>,
-}
-
-impl Visitor for Offsets {
-    fn start(&mut self, at: usize) {
-        self.offsets.push((self.first + at) as u64);
-    }
 }

@@ -67,10 +67,7 @@ impl BlockHeader {
     /// Whether the hash meets the target that the header claims, and that target is no easier than `limit`.
     #[must_use]
     pub fn meets_target(&self, limit: CompactTarget) -> bool {
-        match (self.bits.to_target(), limit.to_target()) {
-            (Some(target), Some(limit)) => target <= limit && target.is_met_by(self.hash()),
-            _ => false,
-        }
+        self.bits.to_target_within(limit).is_some_and(|target| target.is_met_by(self.hash()))
     }
 
     /// The work that the claimed target stands for; zero for a target that can't be met.
@@ -93,7 +90,6 @@ pub fn check_headers(
     headers: &[BlockHeader],
     limit: CompactTarget,
 ) -> Result<Vec<BlockHash>, HeaderRunError> {
-    let limit = limit.to_target();
     let (mut parent, mut hashes) = (parent, Vec::with_capacity(headers.len()));
     // Most headers claim the target of the one before.
     let mut known: Option<(CompactTarget, Target)> = None;
@@ -103,11 +99,10 @@ pub fn check_headers(
         }
         let target = match known {
             Some((bits, target)) if bits == header.bits => target,
-            _ => header
-                .bits
-                .to_target()
-                .filter(|target| limit.is_some_and(|limit| *target <= limit))
-                .ok_or(HeaderRunError::Target { index, bits: header.bits })?,
+            _ => {
+                let target = header.bits.to_target_within(limit);
+                target.ok_or(HeaderRunError::Target { index, bits: header.bits })?
+            }
         };
         known = Some((header.bits, target));
         parent = header.hash();

@@ -30,6 +30,15 @@ impl CompactTarget {
     }
 }
 
+impl CompactTarget {
+    /// The target, if a header may claim it on a network with this limit: it can be met and is no easier.
+    #[must_use]
+    pub fn to_target_within(self, limit: Self) -> Option<Target> {
+        let limit = limit.to_target()?;
+        self.to_target().filter(|target| *target <= limit)
+    }
+}
+
 impl fmt::Display for CompactTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:08x}", self.0)
