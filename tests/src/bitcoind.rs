@@ -1,7 +1,7 @@
 //! A real node on a private network.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::PathBuf,
     process::{Child, Command, Stdio},
     thread::sleep,
@@ -10,6 +10,8 @@ use std::{
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::{free_address, on_path};
 
 /// `tipward:tipward`, for HTTP.
 const AUTHORIZATION: &str = "Basic dGlwd2FyZDp0aXB3YXJk";
@@ -153,12 +155,5 @@ fn find() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("BITCOIND") {
         return Some(path.into());
     }
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join("bitcoind")).find(|file| file.is_file())
-}
-
-/// A port that was free just now.
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("a bound listener has an address")
+    on_path("bitcoind")
 }

@@ -3,12 +3,17 @@
 //! A test that finds no node or no data prints a line that says so and passes, unless `TIPWARD_REQUIRE_NODES=1` or
 //! `TIPWARD_REQUIRE_TESTDATA=1` demands them, as CI does.
 
+mod bcoin;
 mod bitcoind;
 mod compare;
 mod throttle;
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+};
 
+pub use bcoin::Bcoin;
 pub use bitcoind::Bitcoind;
 pub use compare::{archived_blocks, assert_archive_holds, wait_for};
 pub use throttle::Throttle;
@@ -35,4 +40,16 @@ pub fn testdata(name: &str) -> Option<PathBuf> {
 fn missing(demand: &str, what: &str) {
     assert!(std::env::var_os(demand).is_none_or(|value| value != "1"), "{what}, and {demand} is set");
     println!("skipped: {what}");
+}
+
+/// A program on the path.
+fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
+}
+
+/// A port that was free just now.
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("a bound listener has an address")
 }

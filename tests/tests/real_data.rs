@@ -141,7 +141,7 @@ async fn real_segwit_blocks_arrive_byte_for_byte() {
     let mut options = ManagerOptions::default();
     options.addresses = vec![server.address().into()];
     let (events, mut inbox) = tokio::sync::mpsc::channel(16);
-    let manager = Manager::spawn(Arc::new(Bitcoin::new(Network::BTC)), options, events);
+    let manager = Manager::spawn(Arc::new(Bitcoin::new(Network::BTC)), options, events).await.unwrap();
     let (mut arrived, mut raw) = (Vec::new(), BytesMut::new());
     while arrived.len() < expected.len() {
         match inbox.recv().await.unwrap() {

@@ -1,6 +1,20 @@
-//! Where a peer is: a host name or an IP address, and a port.
+//! Where a peer is: a host name, an IP, onion or I2P address, and a port.
+//!
+//! Addresses are compared by their text, so every way into this type normalises: the same node is never two addresses.
 
-use std::{fmt, net::Ipv6Addr};
+mod group;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+};
+
+pub use group::{HostKind, NetworkGroup};
+
+/// The longest host name, in bytes (RFC 1035).
+const MAX_HOST: usize = 253;
 
 /// A host and a port, not resolved yet.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,10 +34,12 @@ pub struct ParseAddressError {
 }
 
 impl PeerAddress {
-    /// Reads `host`, `host:port`, `1.2.3.4:port`, `[::1]:port` or `::1`; without a port it is `default_port`.
+    /// Reads `host`, `host:port`, `1.2.3.4:port`, `[::1]:port` or `::1`, and [normalises](Self::normalized) it; without a
+    /// port it is `default_port`.
     ///
     /// # Errors
-    /// The host is empty, the port is no number from 1 to 65535, or brackets do not hold an IPv6 address.
+    /// The host is empty or longer than 253 bytes, the port is no number from 1 to 65535, or brackets do not hold an IPv6
+    /// address.
     pub fn parse(text: &str, default_port: u16) -> Result<Self, ParseAddressError> {
         let fail = |problem| ParseAddressError { text: text.to_owned(), problem };
         let (host, port) = if let Some(rest) = text.strip_prefix('[') {
@@ -38,8 +54,12 @@ impl PeerAddress {
         } else {
             text.rsplit_once(':').map_or((text, None), |(host, port)| (host, Some(port)))
         };
-        if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c == '/') {
+        let is_foreign = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '[' | ']');
+        if host.trim_end_matches('.').is_empty() || host.contains(is_foreign) {
             return Err(fail("the host is missing or has characters no host has"));
+        }
+        if host.len() > MAX_HOST {
+            return Err(fail("the host is longer than 253 bytes"));
         }
         if host.contains(':') && host.parse::<Ipv6Addr>().is_err() {
             return Err(fail("an IPv6 address with a port needs brackets"));
@@ -50,7 +70,51 @@ impl PeerAddress {
                 .filter(|&port| port != 0)
                 .ok_or_else(|| fail("the port is a number from 1 to 65535"))
         })?;
-        Ok(Self { host: host.to_owned(), port })
+        Ok(Self { host: host.to_owned(), port }.normalized())
+    }
+
+    /// The same address as everyone else writes it: names in lower case and without the root's dot, IPv6 as in RFC 5952 and
+    /// without brackets, IPv4 in IPv6 (`::ffff:1.2.3.4`) as IPv4.
+    #[must_use]
+    pub fn normalized(mut self) -> Self {
+        let bare = self.host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&self.host);
+        self.host = bare.parse::<IpAddr>().map_or_else(
+            |_| bare.trim_end_matches('.').to_ascii_lowercase(),
+            |ip| ip.to_canonical().to_string(),
+        );
+        self
+    }
+
+    /// Whether [`parse`](Self::parse) gives this address back from its text.
+    pub(crate) fn is_well_formed(&self) -> bool {
+        self.port != 0
+            && self.host.len() <= MAX_HOST
+            && Self::parse(&self.to_string(), 1).is_ok_and(|read| read == *self)
+    }
+
+    /// The address as an IP address, if it is one.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.host.parse().ok().map(|ip: IpAddr| ip.to_canonical())
+    }
+
+    /// What kind of host it is.
+    #[must_use]
+    pub fn kind(&self) -> HostKind {
+        HostKind::of(&self.host)
+    }
+
+    /// The network it belongs to, as far as one operator is likely to own all of it.
+    #[must_use]
+    pub fn network_group(&self) -> NetworkGroup {
+        NetworkGroup::of(&self.host)
+    }
+
+    /// Whether it can be reached from anywhere: no private, local, documentation or multicast address, no name that only
+    /// this network knows.
+    #[must_use]
+    pub fn is_routable(&self) -> bool {
+        group::is_routable(&self.host)
     }
 }
 
@@ -64,48 +128,8 @@ impl fmt::Display for PeerAddress {
     }
 }
 
-impl From<std::net::SocketAddr> for PeerAddress {
-    fn from(address: std::net::SocketAddr) -> Self {
-        Self { host: address.ip().to_string(), port: address.port() }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_form_round_trips() {
-        for (text, host, port) in [
-            ("127.0.0.1:1", "127.0.0.1", 1),
-            ("node.example", "node.example", 8333),
-            ("node.example:18444", "node.example", 18444),
-            ("[::1]:8334", "::1", 8334),
-            ("[2001:db8::7]", "2001:db8::7", 8333),
-            ("::1", "::1", 8333),
-        ] {
-            let address = PeerAddress::parse(text, 8333).unwrap();
-            assert_eq!((address.host.as_str(), address.port), (host, port), "{text}");
-            assert_eq!(PeerAddress::parse(&address.to_string(), 1), Ok(address));
-        }
-    }
-
-    #[test]
-    fn what_is_no_address_is_refused() {
-        for text in [
-            "",
-            ":8333",
-            "host:",
-            "host:0",
-            "host:70000",
-            "host:x",
-            "[::1",
-            "[host]:1",
-            "[::1]8333",
-            "a b:1",
-            "1:2:3",
-        ] {
-            assert!(PeerAddress::parse(text, 8333).is_err(), "{text}");
-        }
+impl From<SocketAddr> for PeerAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self { host: address.ip().to_canonical().to_string(), port: address.port() }
     }
 }

@@ -1,219 +1,378 @@
 //! Moves bytes and time between one socket and one [`Connection`].
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use bytes::{Buf, BytesMut};
+use tipward_wire::{BlockHash, DownloadId};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    sync::{mpsc, watch},
-    time::{Duration, sleep_until},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf},
+    sync::{mpsc, oneshot, watch},
+    time::{Duration, sleep_until, timeout},
 };
 
 use crate::{
-    Connection, DisconnectReason, LinkEvent, PeerAddress, PeerEvent, PeerId, PeerInfo, Reply, Unsupported,
-    Want, link::after,
+    AnyMessage, CallError, Checksum, Connection, Direction, DisconnectReason, Figures, LinkEvent,
+    LinkOptions, Peer, PeerAddress, PeerEvent, PeerId, PeerInfo, Reply,
+    link::after,
+    metrics,
+    peer::{COMMANDS, Command, Kill, Shared, ended},
 };
+use upward::{Pending, Upward};
 
-/// How many questions may wait for one peer's task.
-const WANTS: usize = 16;
-/// While more than this waits to be written, nothing is read that could add to it.
-const OUTPUT_LIMIT: usize = 1 << 20;
-/// The room made for one read, at least and at most.
-const READ: (usize, usize) = (64 << 10, 4 << 20);
+mod hasher;
+mod upward;
 
-/// A handle to a connected peer. Clones are handles to the same peer.
-#[derive(Debug, Clone)]
-pub struct Peer {
-    id: PeerId,
-    address: PeerAddress,
-    info: Arc<PeerInfo>,
-    wants: mpsc::Sender<Want>,
-    kill: Kill,
-}
+pub(crate) use upward::{Interest, Notice};
 
-/// Ends a connection, or the attempt at one, from outside.
-pub(crate) type Kill = Arc<watch::Sender<Option<DisconnectReason>>>;
+/// The room made for one read, at least and at most. An idle connection keeps the least.
+const READ: (usize, usize) = (2 << 10, 4 << 20);
+/// How often the messages received are counted for all to see.
+const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 
-impl Peer {
-    /// The connection's number.
-    #[must_use]
-    pub fn id(&self) -> PeerId {
-        self.id
-    }
-
-    /// Where the peer is.
-    #[must_use]
-    pub fn address(&self) -> &PeerAddress {
-        &self.address
-    }
-
-    /// What the peer told about itself.
-    #[must_use]
-    pub fn info(&self) -> &PeerInfo {
-        &self.info
-    }
-
-    /// Asks the peer something. The answer comes as an event; so does its loss.
-    ///
-    /// # Errors
-    /// [`Unsupported`] if the connection has ended, or its task has 16 questions to send already.
-    pub fn ask(&self, want: Want) -> Result<(), Unsupported> {
-        self.wants.try_send(want).map_err(|_| Unsupported)
-    }
-
-    /// Ends the connection; [`PeerEvent::Disconnected`] follows. The first reason given stands.
-    pub fn disconnect(&self, reason: DisconnectReason) {
-        end(&self.kill, reason);
-    }
-}
-
-pub(crate) fn end(kill: &Kill, reason: DisconnectReason) {
-    kill.send_if_modified(|current| {
-        // The first reason stands, but a shutdown must reach those who are waiting to tell of an end.
-        let is_news = match current {
-            None => true,
-            Some(DisconnectReason::Shutdown) => false,
-            Some(_) => matches!(reason, DisconnectReason::Shutdown),
-        };
-        if is_news {
-            *current = Some(reason);
-        }
-        is_news
-    });
-}
-
-/// Waits for the end from outside.
-pub(crate) async fn ended(kill: &mut watch::Receiver<Option<DisconnectReason>>) -> DisconnectReason {
-    match kill.wait_for(Option::is_some).await {
-        Ok(reason) => reason.clone().unwrap_or(DisconnectReason::Shutdown),
-        Err(_) => DisconnectReason::Shutdown,
-    }
-}
-
-/// One connection's task, from the first byte to the end.
+/// What a connection's task is started with.
 pub(crate) struct Driver {
     pub(crate) id: PeerId,
     pub(crate) address: PeerAddress,
+    pub(crate) direction: Direction,
     pub(crate) link: Box<dyn Connection>,
-    pub(crate) write_timeout: Duration,
+    pub(crate) options: LinkOptions,
     pub(crate) events: mpsc::Sender<PeerEvent>,
     pub(crate) kill: Kill,
-    /// Told when both sides have shaken hands.
-    pub(crate) on_ready: mpsc::Sender<usize>,
-    pub(crate) entry: usize,
+    pub(crate) figures: Arc<Mutex<Figures>>,
+    /// Who decides whether the peer may stay, and hears of what it tells.
+    pub(crate) manager: Option<(mpsc::Sender<Notice>, Arc<Interest>)>,
 }
 
 /// How a connection went.
+#[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) reason: DisconnectReason,
     pub(crate) was_ready: bool,
+    /// Whether the peer sent anything at all.
+    pub(crate) has_heard: bool,
+    /// The block whose parts were told and whose end was not.
+    pub(crate) void: Option<(BlockHash, DownloadId)>,
 }
 
 impl Driver {
-    /// Runs until the connection ends. Of the events only [`PeerEvent::Connected`] and [`PeerEvent::Reply`] are sent.
-    pub(crate) async fn run(mut self, stream: impl AsyncRead + AsyncWrite) -> Ended {
-        let mut was_ready = false;
-        let reason = match self.drive(stream, &mut was_ready).await {
-            Ok(()) => DisconnectReason::Shutdown,
-            Err(reason) => reason,
+    /// Runs until the connection ends. Of the events only [`PeerEvent::Connected`], [`PeerEvent::Reply`] and the like are
+    /// sent, not its end.
+    pub(crate) async fn run(self, stream: impl AsyncRead + AsyncWrite + Send) -> Ended {
+        let (reader, writer) = tokio::io::split(stream);
+        let upward =
+            Upward::new(self.events, self.manager, self.id, self.options.checksum == Checksum::Thread);
+        let (commands, inbox) = mpsc::channel(COMMANDS);
+        let handle = Handle {
+            id: self.id,
+            address: self.address,
+            direction: self.direction,
+            request_timeout: self.options.request_timeout,
+            commands,
+            kill: self.kill.clone(),
+            figures: self.figures.clone(),
         };
-        Ended { reason, was_ready }
+        let mut running = Running {
+            link: self.link,
+            options: self.options,
+            upward,
+            handle: Some(handle),
+            inbox,
+            figures: self.figures,
+            input: BytesMut::new(),
+            read_size: READ.0,
+            backlog: false,
+            written: 0,
+            unwritten: VecDeque::new(),
+            calls: BTreeMap::new(),
+            next_call: 0,
+            counted: now(),
+            told: Figures::new(now()),
+        };
+        let reason = running.run(reader, writer, &self.kill).await;
+        running.count();
+        let has_heard = running.link.figures().received > 0;
+        let void = running.upward.take_download();
+        Ended { reason, was_ready: running.upward.was_connected(), has_heard, void }
+    }
+}
+
+/// What the user's handle to the peer is made of once the peer is ready.
+struct Handle {
+    id: PeerId,
+    address: PeerAddress,
+    direction: Direction,
+    request_timeout: Duration,
+    commands: mpsc::Sender<Command>,
+    kill: Kill,
+    figures: Arc<Mutex<Figures>>,
+}
+
+impl Handle {
+    fn peer(self, info: PeerInfo, encrypted: bool) -> Peer {
+        let Self { id, address, direction, request_timeout, commands, kill, figures } = self;
+        Peer::new(Shared {
+            id,
+            address,
+            direction,
+            encrypted,
+            info,
+            request_timeout,
+            commands,
+            kill,
+            figures,
+        })
+    }
+}
+
+struct Running {
+    link: Box<dyn Connection>,
+    options: LinkOptions,
+    upward: Upward,
+    /// Until the peer is ready.
+    handle: Option<Handle>,
+    inbox: mpsc::Receiver<Command>,
+    figures: Arc<Mutex<Figures>>,
+    input: BytesMut,
+    /// The room for the next read.
+    read_size: usize,
+    /// There is input that was not decoded yet, because too much waited to be told or sent.
+    backlog: bool,
+    /// How many bytes were written in all.
+    written: u64,
+    /// Who waits for how many bytes to be written.
+    unwritten: VecDeque<(u64, oneshot::Sender<()>)>,
+    calls: BTreeMap<u64, oneshot::Sender<Result<AnyMessage, CallError>>>,
+    next_call: u64,
+    counted: Instant,
+    /// What was counted so far.
+    told: Figures,
+}
+
+impl Running {
+    async fn run<S: AsyncRead + AsyncWrite>(
+        &mut self,
+        mut reader: ReadHalf<S>,
+        mut writer: WriteHalf<S>,
+        kill: &Kill,
+    ) -> DisconnectReason {
+        let mut killed = kill.subscribe();
+        match self.converse(&mut reader, &mut writer, &mut killed).await {
+            // What is to be sent still goes out, then the other side is told. What is to be told is given up.
+            Err(End::Ours(reason)) => {
+                let farewell = async {
+                    writer.write_all(self.link.output()).await.ok();
+                    writer.shutdown().await.ok();
+                };
+                timeout(self.options.close_timeout, farewell).await.ok();
+                reason
+            }
+            // What came before the end is told before it. The socket does not wait for that.
+            Err(End::Theirs(reason)) => {
+                drop((reader, writer));
+                self.translate();
+                self.upward.give_up_checksum();
+                let told = async { while !self.upward.is_idle() && self.upward.advance().await.is_ok() {} };
+                tokio::select! {
+                    biased;
+                    () = told => {}
+                    _ = ended(&mut killed) => {}
+                }
+                reason
+            }
+            Ok(()) => DisconnectReason::Shutdown,
+        }
     }
 
-    async fn drive(
+    async fn converse<S: AsyncRead + AsyncWrite>(
         &mut self,
-        stream: impl AsyncRead + AsyncWrite,
-        was_ready: &mut bool,
-    ) -> Result<(), DisconnectReason> {
-        let (mut reader, mut writer) = tokio::io::split(stream);
-        let mut reader = std::pin::pin!(&mut reader);
-        let (wants, mut inbox) = mpsc::channel(WANTS);
-        let mut wants = Some(wants);
-        let mut killed = self.kill.subscribe();
-        let mut input = BytesMut::new();
-        let mut pending = VecDeque::new();
+        reader: &mut ReadHalf<S>,
+        writer: &mut WriteHalf<S>,
+        killed: &mut watch::Receiver<Option<DisconnectReason>>,
+    ) -> Result<(), End> {
         // Since when the peer has taken nothing of what waits for it.
         let mut unread_since: Option<Instant> = None;
+        let mut was_flowing = true;
         loop {
-            while let Some(event) = self.link.poll() {
-                pending.extend(self.translate(event, &mut wants));
+            self.translate();
+            let flowing = self.upward.flows();
+            if flowing && !was_flowing {
+                self.link.resumed(now());
             }
-            let flowing = pending.is_empty();
+            was_flowing = flowing;
             let unsent = self.link.output().len();
+            let has_room = unsent <= self.options.max_unsent;
+            if self.backlog && flowing && has_room {
+                self.receive()?;
+                continue;
+            }
             unread_since = (unsent > 0).then(|| unread_since.unwrap_or_else(now));
-            let unread = unread_since.map(|since| after(since, self.write_timeout));
+            let unread = unread_since.map(|since| after(since, self.options.write_timeout));
             // While we do not read, the peer's silence is ours.
             let deadline = flowing.then(|| self.link.deadline()).into_iter().chain(unread).min();
-            make_room(&mut input, self.link.wanted());
+            self.make_room();
             tokio::select! {
                 biased;
                 // The end comes first, or a busy peer could not be stopped.
-                reason = ended(&mut killed) => return Err(reason),
+                reason = ended(killed) => return Err(End::Ours(reason)),
                 // What was read goes up before more is read: this is the back-pressure on the socket.
-                permit = self.events.reserve(), if !flowing => {
-                    let (Ok(permit), Some(event)) = (permit, pending.pop_front()) else { return Ok(()) };
-                    let is_connected = matches!(event, PeerEvent::Connected(_));
-                    permit.send(event);
-                    if is_connected {
-                        *was_ready = true;
-                        // There is a place for each connection there may be, so this does not wait.
-                        self.on_ready.try_send(self.entry).ok();
-                    }
-                    if pending.is_empty() {
-                        self.link.resumed(now());
-                    }
-                }
+                told = self.upward.advance(), if !flowing => told.map_err(End::Ours)?,
                 // Time before what the peer brings, or a busy peer would never time out. It is due seldom.
                 () = sleep_until(deadline.unwrap_or_else(now).into()), if deadline.is_some() => {
                     if unread.is_some_and(|at| at <= now()) {
-                        return Err(DisconnectReason::WriteTimedOut);
+                        return Err(End::Theirs(DisconnectReason::WriteTimedOut));
                     }
                     if flowing {
-                        self.link.timeout(now())?;
+                        self.link.timeout(now()).map_err(End::Theirs)?;
+                        self.publish();
                     }
                 }
                 // Writes before reads, so that answers can't pile up.
                 sent = writer.write(&self.link.output()[..]), if unsent > 0 => {
-                    self.link.output().advance(sent?);
+                    let sent = sent.map_err(|error| End::Theirs(error.into()))?;
+                    self.sent(sent);
                     unread_since = None;
                 }
-                Some(want) = inbox.recv(), if flowing && unsent < OUTPUT_LIMIT => {
-                    if self.link.ask(want.clone()).is_err() {
-                        pending.push_back(PeerEvent::Reply { peer: self.id, reply: Reply::Unsupported(want) });
+                Some(command) = self.inbox.recv(), if flowing && has_room => self.obey(command),
+                read = reader.read_buf(&mut self.input), if flowing && has_room => {
+                    match read.map_err(|error| End::Theirs(error.into()))? {
+                        0 => return Err(End::Theirs(self.link.closed(&self.input))),
+                        length => self.received(length),
                     }
-                }
-                read = reader.read_buf(&mut input), if flowing && unsent < OUTPUT_LIMIT => {
-                    if read? == 0 {
-                        return Err(self.link.closed(&input));
-                    }
-                    self.link.receive(now(), &mut input)?;
+                    self.receive()?;
                 }
             }
         }
     }
 
-    fn translate(&self, event: LinkEvent, wants: &mut Option<mpsc::Sender<Want>>) -> Option<PeerEvent> {
-        match event {
-            LinkEvent::Reply(reply) => Some(PeerEvent::Reply { peer: self.id, reply }),
-            LinkEvent::Ready(info) => {
-                let (id, address, kill) = (self.id, self.address.clone(), self.kill.clone());
-                let peer = Peer { id, address, info: Arc::new(info), wants: wants.take()?, kill };
-                Some(PeerEvent::Connected(peer))
+    fn received(&mut self, length: usize) {
+        self.link.figures().received += length as u64;
+        // A read that fills its room has more behind it; one that leaves most of it needs less.
+        let full = self.input.capacity() == self.input.len();
+        self.read_size = if full { self.read_size * 2 } else { (length * 2).min(self.read_size) };
+        self.read_size = self.read_size.clamp(READ.0, 64 << 10);
+    }
+
+    fn receive(&mut self) -> Result<(), End> {
+        let received = self.link.receive(now(), &mut self.input);
+        self.publish();
+        self.backlog = received.map_err(End::Theirs)?;
+        Ok(())
+    }
+
+    fn sent(&mut self, length: usize) {
+        self.link.output().advance(length);
+        self.link.figures().sent += length as u64;
+        self.written += length as u64;
+        while let Some((_, written)) = self.unwritten.pop_front_if(|(at, _)| *at <= self.written) {
+            written.send(()).ok();
+        }
+        if self.link.output().is_empty() {
+            // Nothing is kept for a connection that has nothing to say.
+            *self.link.output() = BytesMut::new();
+        }
+        self.publish();
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Ask(want) => {
+                if self.link.ask(want.clone(), now()).is_err() {
+                    self.upward.push(Pending::reply(Reply::Unsupported(want)));
+                }
+            }
+            Command::Send { message, written } => {
+                self.link.send(message);
+                self.unwritten.push_back((self.written + self.link.output().len() as u64, written));
+            }
+            Command::Call { request, timeout, answer } => {
+                // Who asks no more needs no answer.
+                self.calls.retain(|_, answer| !answer.is_closed());
+                self.next_call += 1;
+                match self.link.call(self.next_call, request, after(now(), timeout)) {
+                    Ok(()) => {
+                        self.calls.insert(self.next_call, answer);
+                    }
+                    Err(error) => {
+                        answer.send(Err(error)).ok();
+                    }
+                }
             }
         }
+    }
+
+    /// Takes what the connection tells.
+    fn translate(&mut self) {
+        while let Some(event) = self.link.poll() {
+            match event {
+                LinkEvent::Reply(reply) => self.upward.reply(reply),
+                LinkEvent::Message(message) => self.upward.push(Pending::message(message)),
+                LinkEvent::Piece(piece) => self.upward.push(Pending::piece(piece)),
+                LinkEvent::Misbehaved(points, what) => self.upward.misbehaved(points, what),
+                LinkEvent::Answer(call, answer) => {
+                    if let Some(waiting) = self.calls.remove(&call) {
+                        waiting.send(answer).ok();
+                    }
+                }
+                LinkEvent::Ready(info) => {
+                    if let Some(handle) = self.handle.take() {
+                        let peer = handle.peer(info, self.link.is_encrypted());
+                        self.upward.push(Pending::Connected(peer));
+                    }
+                }
+            }
+        }
+        self.upward.hurry();
+    }
+
+    /// An idle connection holds little; one that receives much reads much at a time.
+    fn make_room(&mut self) {
+        let wanted = self.link.wanted().max(self.read_size).min(READ.1);
+        if self.input.is_empty() && self.input.capacity() > 4 * wanted {
+            self.input = BytesMut::new();
+        }
+        if self.input.capacity() - self.input.len() < wanted {
+            self.input.reserve(wanted);
+        }
+    }
+
+    fn publish(&mut self) {
+        *self.figures.lock().unwrap_or_else(PoisonError::into_inner) = *self.link.figures();
+        if now() >= self.counted + COUNT_INTERVAL {
+            self.count();
+        }
+    }
+
+    fn count(&mut self) {
+        self.counted = now();
+        let figures = *self.link.figures();
+        metrics::messages(self.link.take_counts());
+        metrics::bytes(figures.received - self.told.received, figures.sent - self.told.sent);
+        if let Some(ping) = figures.ping.filter(|_| figures.ping != self.told.ping) {
+            metrics::ping(ping);
+        }
+        self.told = figures;
+    }
+}
+
+/// Who ended it.
+enum End {
+    Ours(DisconnectReason),
+    Theirs(DisconnectReason),
+}
+
+impl From<DisconnectReason> for End {
+    fn from(reason: DisconnectReason) -> Self {
+        Self::Theirs(reason)
     }
 }
 
 /// The runtime's clock, which tests can move.
 pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
-}
-
-fn make_room(input: &mut BytesMut, wanted: usize) {
-    let wanted = wanted.clamp(READ.0, READ.1);
-    if input.capacity() - input.len() < wanted {
-        input.reserve(wanted);
-    }
 }
 
 #[cfg(test)]

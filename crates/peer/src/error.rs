@@ -4,6 +4,8 @@ use std::{error::Error, fmt, io, sync::Arc};
 
 use tipward_wire::{BlockHash, WireError};
 
+use crate::EncryptionError;
+
 /// What an end means for the address it came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Penalty {
@@ -46,6 +48,12 @@ pub enum DisconnectReason {
     /// The peer sent bytes that break the protocol.
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// The encryption broke.
+    #[error(transparent)]
+    Encryption(#[from] EncryptionError),
+    /// The peer does not encrypt, and has to.
+    #[error("does not encrypt")]
+    NotEncrypted,
     /// The peer sent a message that it must not send, at least not now.
     #[error(transparent)]
     Violation(#[from] Violation),
@@ -55,10 +63,19 @@ pub enum DisconnectReason {
     /// Nothing was received for too long.
     #[error("silent for too long")]
     Idle,
+    /// The peer sends, but has not answered a ping for too long.
+    #[error("did not answer a ping for too long")]
+    Unresponsive,
     /// The peer did not take what it asked for in time.
     #[error("did not read for too long")]
     WriteTimedOut,
-    /// A layer above refuses the peer.
+    /// The user's handler failed.
+    #[error("the handler failed: {0}")]
+    Handler(Arc<dyn Error + Send + Sync>),
+    /// We have closed the connection.
+    #[error("closed by us")]
+    ClosedByUs,
+    /// The pool or a layer above refuses the peer.
     #[error("{source}")]
     Refused {
         /// What it means for the peer's address.
@@ -101,6 +118,21 @@ pub enum Violation {
         /// What it offers.
         services: u64,
     },
+    /// The peer claims to be past the block that tells its chain from others, and does not show it.
+    #[error("is on another chain: it does not show block {block}")]
+    WrongChain {
+        /// The block.
+        block: BlockHash,
+    },
+    /// The peer is in its first download, and serves nothing yet.
+    #[error("is in its first download")]
+    Behind,
+    /// More small talk than a connection is for.
+    #[error("floods with '{command}'")]
+    Flood {
+        /// The command of the message that was too much.
+        command: String,
+    },
     /// A block that was not asked for.
     #[error("sent block {block}, which was not asked for")]
     UnrequestedBlock {
@@ -114,10 +146,57 @@ impl DisconnectReason {
     #[must_use]
     pub fn penalty(&self) -> Penalty {
         match self {
-            Self::Closed | Self::Truncated | Self::Io(_) | Self::Shutdown => Penalty::None,
-            Self::HandshakeTimedOut | Self::Idle | Self::WriteTimedOut => Penalty::BackOff,
+            Self::Closed
+            | Self::Truncated
+            | Self::Io(_)
+            | Self::Shutdown
+            | Self::ClosedByUs
+            | Self::Handler(_) => Penalty::None,
+            Self::HandshakeTimedOut
+            | Self::Idle
+            | Self::Unresponsive
+            | Self::WriteTimedOut
+            | Self::NotEncrypted
+            | Self::Encryption(_) => Penalty::BackOff,
+            Self::Violation(Violation::Behind) => Penalty::BackOff,
+            // Newer peers may know shorter names than we do.
+            Self::Wire(WireError::ShortId { .. }) => Penalty::BackOff,
             Self::Wire(_) | Self::Violation(_) => Penalty::Ban,
             Self::Refused { penalty, .. } => *penalty,
+        }
+    }
+}
+
+impl DisconnectReason {
+    /// Whether the peer hung up without a word, as one does that does not understand what it hears.
+    pub(crate) fn is_hanging_up(&self) -> bool {
+        matches!(self, Self::Closed | Self::Truncated | Self::Io(_))
+    }
+
+    /// Whether the peer answered in clear text.
+    pub(crate) fn is_clear_text(&self) -> bool {
+        matches!(self, Self::Encryption(error) if error.is_v1_peer())
+    }
+
+    /// The kind of reason, for counting.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Truncated => "truncated",
+            Self::Io(_) => "io",
+            Self::Wire(_) => "wire",
+            Self::Encryption(_) => "encryption",
+            Self::NotEncrypted => "not_encrypted",
+            Self::Violation(_) => "violation",
+            Self::HandshakeTimedOut => "handshake_timed_out",
+            Self::Idle => "idle",
+            Self::Unresponsive => "unresponsive",
+            Self::WriteTimedOut => "write_timed_out",
+            Self::Handler(_) => "handler",
+            Self::ClosedByUs => "closed_by_us",
+            Self::Refused { .. } => "refused",
+            Self::Shutdown => "shutdown",
         }
     }
 }

@@ -17,7 +17,7 @@
 //! let mut options = ManagerOptions::default();
 //! options.addresses = vec![PeerAddress::parse(&address, 18444)?];
 //! let (events, mut inbox) = tokio::sync::mpsc::channel(64);
-//! let manager = Manager::spawn(Arc::new(Bitcoin::new(Network::BTC_REGTEST)), options, events);
+//! let manager = Manager::spawn(Arc::new(Bitcoin::new(Network::BTC_REGTEST)), options, events).await?;
 //!
 //! while let Some(event) = inbox.recv().await {
 //!     match event {
@@ -38,20 +38,56 @@ pub use tipward_wire as wire;
 
 mod address;
 pub mod bitcoin;
+mod book;
+mod broadcast;
+mod client;
+pub mod connectivity;
+mod dial;
 mod driver;
+mod encryption;
 mod error;
+mod handler;
 mod link;
 mod manager;
+mod message;
+mod metrics;
+mod peer;
 mod pool;
+mod requests;
 mod session;
 mod transport;
 mod want;
 
-pub use address::{ParseAddressError, PeerAddress};
-pub use driver::Peer;
+pub use async_trait::async_trait;
+
+pub use address::{HostKind, NetworkGroup, ParseAddressError, PeerAddress};
+pub use book::{
+    Ban, Book, BookCounts, BookEntry, BookFile, BookFileError, BookOptions, BookProblem, Failure, Loaded,
+    Source, Transport, UnixTime,
+};
+pub use broadcast::{
+    BroadcastError, BroadcastId, BroadcastOutcome, BroadcastPolicy, HostRejection, RejectRule,
+};
+pub use client::{Client, Received};
+pub use connectivity::{
+    Change, Connectivity, ConnectivityOptions, InvalidTimings, MemberInfo, NetworkTime, Status, Timings,
+    TimingsChange,
+};
+pub use encryption::{Encryption, EncryptionError, EncryptionOptions, Entropy, is_v1};
 pub use error::{ConnectError, DisconnectReason, Penalty, Violation};
-pub use link::{Connection, Link, LinkEvent, LinkOptions};
-pub use manager::{Manager, ManagerOptions, PeerEvent};
-pub use pool::{Dial, Pool, PoolOptions};
-pub use session::{Local, Outbox, PeerInfo, Protocol, Session, SessionEvent};
-pub use want::{PeerId, Reply, Unsupported, Want};
+pub use handler::{Announced, BoxError, Context, HandlerError, HandlerResult, OnError, PeerHandler};
+pub use link::{
+    CallError, Checksum, Connection, Cover, Delivery, Encrypt, Figures, Link, LinkEvent, LinkOptions, Needs,
+};
+pub use manager::{
+    AskFailed, BroadcastFailed, Manager, ManagerHandle, ManagerOptions, PeerEvent, ShutDown, StartError,
+};
+pub use message::AnyMessage;
+pub use peer::{Disconnected, Peer};
+pub use pool::{Choice, Discovery, PeerState, PeerView, Pool, PoolOptions, PoolOutput, Refusal};
+pub use requests::{Answer, AskError, GaveUp, RequestError, RequestId, RequestPolicy, SubmitError};
+pub use session::{
+    Direction, Local, MalformedTransaction, Outbox, PeerInfo, Protocol, Session, SessionEvent, Start, Typed,
+};
+pub use transport::{Dialer, Memory, MemoryListener, Proxy, ProxyAuthentication, Stream, Tcp, TcpOptions};
+pub use want::{KnownAddress, PeerId, Rejection, Reply, Unsupported, Want};

@@ -1,48 +1,43 @@
 //! One connection as a machine: bytes and time in, bytes and events out.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
-use tipward_wire::Dialect;
+use tipward_wire::{Dialect, Incoming, Piece, WireError};
 
-use crate::{DisconnectReason, Outbox, PeerInfo, Reply, Session, SessionEvent, Unsupported, Want};
+use crate::{
+    AnyMessage, DisconnectReason, Outbox, PeerInfo, Reply, Session, SessionEvent, Unsupported, Violation,
+    Want,
+};
+
+use allowance::Allowance;
+pub use calls::CallError;
+use calls::Calls;
+pub use figures::Figures;
+pub use options::{Checksum, Delivery, Encrypt, LinkOptions, Needs};
+
+pub use cover::Cover;
+use cover::Way;
+
+mod allowance;
+mod calls;
+mod cover;
+mod figures;
+mod options;
 
 /// How often the progress of an arriving block is told.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
-
-/// Time-outs of a connection, and what its codec may take.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct LinkOptions {
-    /// How long the handshake may take; 30 s.
-    pub handshake_timeout: Duration,
-    /// How often to ping; 120 s.
-    pub ping_interval: Duration,
-    /// How long a peer may be silent, pings included; 20 min.
-    pub idle_timeout: Duration,
-    /// How long a peer may leave unread what we send; 60 s.
-    pub write_timeout: Duration,
-    /// The largest block accepted, in bytes; `None` for the network's own limit (4,000,000 on BTC, 8 GiB on BSV).
-    pub max_block_size: Option<u64>,
-    /// The target size of a block's parts, in bytes; 4 MiB. Smaller blocks come whole.
-    pub part_size: usize,
-}
-
-impl Default for LinkOptions {
-    fn default() -> Self {
-        Self {
-            handshake_timeout: Duration::from_secs(30),
-            ping_interval: Duration::from_secs(120),
-            idle_timeout: Duration::from_secs(20 * 60),
-            write_timeout: Duration::from_secs(60),
-            max_block_size: None,
-            part_size: 4 << 20,
-        }
-    }
-}
+/// While so many events wait to be taken, nothing more is decoded.
+const MAX_EVENTS: usize = 256;
+/// A peer that sends this much lives, even if what it sends keeps it from answering a ping.
+const SIGN_OF_LIFE: u64 = 1 << 20;
+/// What a message that does not parse costs a peer: twenty at once are one too many.
+const MALFORMED_COST: u32 = 100;
+/// How bad it is in the pool's eyes.
+const MALFORMED_POINTS: u32 = 10;
 
 /// The moment so much later; a duration too long to count means never.
 pub(crate) fn after(now: Instant, duration: Duration) -> Instant {
@@ -51,24 +46,33 @@ pub(crate) fn after(now: Instant, duration: Duration) -> Instant {
 }
 
 /// What a connection tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum LinkEvent {
     /// Both sides have shaken hands; comes once and first.
     Ready(PeerInfo),
     /// An answer or an announcement.
     Reply(Reply),
+    /// A message in its dialect's own type, as far as [`LinkOptions::delivery`] asks for such.
+    Message(AnyMessage),
+    /// A piece of a message too long to be held, from codecs that let such pass.
+    Piece(Piece),
+    /// The peer did something that it must not; so many points, of which 100 are too many.
+    Misbehaved(u32, String),
+    /// What became of a request in the dialect's own messages.
+    Answer(u64, Result<AnyMessage, CallError>),
 }
 
 /// A connection without the type of its dialect.
 ///
 /// Call order: after every other call, take [`poll`](Self::poll) until `None`, send what is in
-/// [`output`](Self::output), and come back at [`deadline`](Self::deadline). After an error nothing may be called.
+/// [`output`](Self::output), and come back at [`deadline`](Self::deadline). After an error nothing but `poll` may be called.
 pub trait Connection: Send {
-    /// Takes what it can from the front of `input`.
+    /// Takes what it can from the front of `input`: all whole messages, unless too much waits to be
+    /// [polled](Self::poll) or sent. True if it is to be called again for that reason, once that is done.
     ///
     /// # Errors
     /// The peer broke the protocol.
-    fn receive(&mut self, now: Instant, input: &mut BytesMut) -> Result<(), DisconnectReason>;
+    fn receive(&mut self, now: Instant, input: &mut BytesMut) -> Result<bool, DisconnectReason>;
 
     /// The peer closed its side; `rest` is unread input. The reason tells whether that was in the middle of a message.
     fn closed(&self, rest: &[u8]) -> DisconnectReason;
@@ -77,7 +81,16 @@ pub trait Connection: Send {
     ///
     /// # Errors
     /// [`Unsupported`] if the dialect has no words for it, or before the handshake is done.
-    fn ask(&mut self, want: Want) -> Result<(), Unsupported>;
+    fn ask(&mut self, want: Want, now: Instant) -> Result<(), Unsupported>;
+
+    /// Sends a message of the dialect's own. One of another dialect is not sent, nor is any before the handshake is done.
+    fn send(&mut self, message: AnyMessage);
+
+    /// Sends a message of the dialect's own; the event [`LinkEvent::Answer`] with this number follows.
+    ///
+    /// # Errors
+    /// Too many requests wait already, or the handshake is not done.
+    fn call(&mut self, id: u64, message: AnyMessage, deadline: Instant) -> Result<(), CallError>;
 
     /// The next event.
     fn poll(&mut self) -> Option<LinkEvent>;
@@ -99,71 +112,213 @@ pub trait Connection: Send {
 
     /// How many bytes of room the next read should have.
     fn wanted(&self) -> usize;
+
+    /// Whether what is sent is encrypted.
+    fn is_encrypted(&self) -> bool;
+
+    /// What was measured. The caller counts the bytes.
+    fn figures(&mut self) -> &mut Figures;
+
+    /// How many messages of each name were received since the last call.
+    fn take_counts(&mut self) -> BTreeMap<&'static str, u64>;
 }
 
 /// The machine of a connection in a given dialect.
 pub struct Link<S: Session> {
     session: S,
     dialect: S::Dialect,
+    way: Way,
     options: LinkOptions,
     ready: bool,
-    handshake_deadline: Instant,
-    last_received: Instant,
+    opened: Instant,
     last_ping: Instant,
+    /// The ping that is not answered yet.
+    unanswered: Option<Ping>,
     progress_told: Instant,
-    pings: u64,
+    nonce: u64,
     output: BytesMut,
     outbox: Outbox<<S::Dialect as Dialect>::Message>,
     events: VecDeque<LinkEvent>,
+    calls: Calls<<S::Dialect as Dialect>::Message>,
+    allowance: Allowance,
+    figures: Figures,
+    counts: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Ping {
+    nonce: u64,
+    sent: Instant,
+    /// Since when we wait for the answer: moves on while we do not read ourselves, and while much else comes.
+    since: Instant,
+    received: u64,
 }
 
 impl<S: Session> Link<S> {
     /// A connection that was opened just now. `seed` is where the nonces of pings start.
     #[must_use]
-    pub fn new(session: S, dialect: S::Dialect, options: LinkOptions, seed: u64, now: Instant) -> Self {
+    pub fn new(
+        session: S,
+        mut dialect: S::Dialect,
+        cover: Cover,
+        options: LinkOptions,
+        seed: u64,
+        now: Instant,
+    ) -> Self {
         let mut link = Self {
+            way: Way::new(cover, &mut dialect),
             session,
             dialect,
             ready: false,
-            handshake_deadline: after(now, options.handshake_timeout),
+            opened: now,
             options,
-            last_received: now,
             last_ping: now,
+            unanswered: None,
             progress_told: now,
-            pings: seed,
+            nonce: seed,
             output: BytesMut::new(),
             outbox: Outbox::default(),
             events: VecDeque::new(),
+            calls: Calls::new(),
+            allowance: Allowance::new(now),
+            figures: Figures::new(now),
+            counts: BTreeMap::new(),
         };
         link.session.start(&mut link.outbox);
-        link.flush();
+        link.flush(now);
         link
     }
 
+    fn is_congested(&self) -> bool {
+        self.events.len() >= MAX_EVENTS || self.output.len() > self.options.max_unsent
+    }
+
     /// Encodes what the session wants sent, queues what it wants told.
-    fn flush(&mut self) {
-        for message in self.outbox.messages.drain(..) {
-            self.dialect.encode(&message, &mut self.output);
-        }
-        for event in self.outbox.events.drain(..) {
-            self.events.push_back(match event {
+    fn flush(&mut self, now: Instant) {
+        let mut is_new = false;
+        for event in std::mem::take(&mut self.outbox.events) {
+            match event {
+                SessionEvent::Greeted => self.dialect.handshake_done(),
                 SessionEvent::Ready(info) => {
                     self.ready = true;
-                    self.dialect.handshake_done();
-                    LinkEvent::Ready(info)
+                    is_new = true;
+                    self.events.push_back(LinkEvent::Ready(info));
                 }
-                SessionEvent::Reply(reply) => LinkEvent::Reply(reply),
-            });
+                SessionEvent::Reply(reply) => self.tell(reply, now),
+                SessionEvent::Pong(nonce) => {
+                    if let Some(ping) = self.unanswered.take_if(|ping| ping.nonce == nonce) {
+                        self.figures.answered_ping(now.saturating_duration_since(ping.sent));
+                    }
+                }
+            }
         }
+        if is_new {
+            // The first round trip is known at once.
+            self.ping(now);
+        }
+        for message in self.outbox.messages.drain(..) {
+            self.way.encode(&self.dialect, &message, &mut self.output);
+        }
+        // An error shows at the next receive.
+        self.way.seal(&mut self.output).ok();
+    }
+
+    fn tell(&mut self, reply: Reply, now: Instant) {
+        match &reply {
+            Reply::BlockEnd(end) => self.figures.got(end.size, now),
+            Reply::Missing(blocks) => self.figures.missed(blocks.len()),
+            _ => {}
+        }
+        let is_of_block = matches!(
+            reply,
+            Reply::Part(_) | Reply::BlockEnd(_) | Reply::Progress { .. } | Reply::Unsupported(_)
+        );
+        if is_of_block || self.options.delivery != Delivery::Raw {
+            self.events.push_back(LinkEvent::Reply(reply));
+        }
+    }
+
+    fn ping(&mut self, now: Instant) {
+        self.last_ping = now;
+        self.nonce = self.nonce.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        // An older one that is unanswered keeps its time: the peer has that long, however often we ask.
+        let since = self.unanswered.map_or(now, |ping| ping.since);
+        let received = self.unanswered.map_or(self.figures.received, |ping| ping.received);
+        self.unanswered = Some(Ping { nonce: self.nonce, sent: now, since, received });
+        self.session.ping(self.nonce, &mut self.outbox);
+    }
+
+    fn take(
+        &mut self,
+        incoming: Incoming<<S::Dialect as Dialect>::Message>,
+        now: Instant,
+    ) -> Result<(), DisconnectReason> {
+        let message = match incoming {
+            Incoming::Message(message) => message,
+            Incoming::Piece(piece) => {
+                self.events.push_back(LinkEvent::Piece(piece));
+                return Ok(());
+            }
+            block @ Incoming::Block(_) => {
+                self.session.receive(block, &mut self.outbox)?;
+                self.flush(now);
+                return Ok(());
+            }
+        };
+        self.figures.messages += 1;
+        let name = S::name(&message);
+        *self.counts.entry(name).or_default() += 1;
+        let answers =
+            if self.ready { self.calls.answered(|request| S::answers(request, &message)) } else { None };
+        if answers.is_none() && !self.allowance.spend(self.session.cost(&message), now) {
+            return Err(Violation::Flood { command: name.to_owned() }.into());
+        }
+        let is_raw = self.options.delivery == Delivery::Raw && self.ready;
+        let copy = (answers.is_some() || is_raw).then(|| message.clone());
+        self.session.receive(Incoming::Message(message), &mut self.outbox)?;
+        let untranslated = self.outbox.untranslated.take();
+        if let Some(id) = answers {
+            // It goes to who asked, and to nobody else.
+            self.outbox.events.retain(|event| !matches!(event, SessionEvent::Reply(_)));
+            self.events.extend(copy.map(|copy| LinkEvent::Answer(id, Ok(AnyMessage::new(copy)))));
+        } else if let Some(message) = copy {
+            self.events.push_back(LinkEvent::Message(AnyMessage::new(message)));
+        } else if let Some(message) = untranslated
+            && self.options.delivery == Delivery::All
+        {
+            self.events.push_back(LinkEvent::Message(AnyMessage::new(message)));
+        }
+        self.flush(now);
+        Ok(())
+    }
+
+    /// A message that does not parse leaves the stream readable. One alone may be a peer's bug, or ours.
+    fn tolerate(&mut self, error: WireError, now: Instant) -> Result<(), DisconnectReason> {
+        let is_passed = matches!(error, WireError::Malformed { .. } | WireError::Checksum { .. });
+        if !is_passed || !self.ready || !self.allowance.spend(MALFORMED_COST, now) {
+            return Err(error.into());
+        }
+        self.events.push_back(LinkEvent::Misbehaved(MALFORMED_POINTS, error.to_string()));
+        *self.counts.entry("malformed").or_default() += 1;
+        Ok(())
     }
 }
 
 impl<S: Session> Connection for Link<S> {
-    fn receive(&mut self, now: Instant, input: &mut BytesMut) -> Result<(), DisconnectReason> {
-        self.last_received = now;
-        while let Some(incoming) = self.dialect.decode(input)? {
-            self.session.receive(incoming, &mut self.outbox)?;
-            self.flush();
+    fn receive(&mut self, now: Instant, input: &mut BytesMut) -> Result<bool, DisconnectReason> {
+        self.figures.last_received = now;
+        loop {
+            if self.is_congested() {
+                return Ok(true);
+            }
+            let decoded = self.way.decode(&mut self.dialect, input);
+            self.way.seal(&mut self.output)?;
+            match decoded {
+                Ok(Some(incoming)) => self.take(incoming, now)?,
+                Ok(None) => break,
+                Err(DisconnectReason::Wire(error)) => self.tolerate(error, now)?,
+                Err(reason) => return Err(reason),
+            }
         }
         if let Some(received) = self.dialect.block_progress()
             && self.ready
@@ -172,23 +327,43 @@ impl<S: Session> Connection for Link<S> {
             self.progress_told = now;
             self.events.push_back(LinkEvent::Reply(Reply::Progress { received }));
         }
-        Ok(())
+        Ok(false)
     }
 
     fn closed(&self, rest: &[u8]) -> DisconnectReason {
-        if rest.is_empty() && self.dialect.is_between_frames() {
+        if self.way.is_between_frames(&self.dialect, rest) {
             DisconnectReason::Closed
         } else {
             DisconnectReason::Truncated
         }
     }
 
-    fn ask(&mut self, want: Want) -> Result<(), Unsupported> {
+    fn ask(&mut self, want: Want, now: Instant) -> Result<(), Unsupported> {
         if !self.ready {
             return Err(Unsupported);
         }
+        let blocks = if let Want::Blocks(blocks) = &want { blocks.len() } else { 0 };
         self.session.ask(want, &mut self.outbox)?;
-        self.flush();
+        if blocks > 0 {
+            self.figures.asked(blocks, now);
+        }
+        self.flush(now);
+        Ok(())
+    }
+
+    fn send(&mut self, message: AnyMessage) {
+        if let Some(message) = message.take().filter(|_| self.ready) {
+            self.session.send(message, &mut self.outbox);
+            self.flush(self.figures.last_received);
+        }
+    }
+
+    fn call(&mut self, id: u64, message: AnyMessage, deadline: Instant) -> Result<(), CallError> {
+        let request: <S::Dialect as Dialect>::Message =
+            message.take().filter(|_| self.ready).ok_or(CallError::Disconnected)?;
+        self.calls.open(id, request.clone(), deadline)?;
+        self.session.send(request, &mut self.outbox);
+        self.flush(self.figures.last_received);
         Ok(())
     }
 
@@ -201,39 +376,68 @@ impl<S: Session> Connection for Link<S> {
     }
 
     fn deadline(&self) -> Instant {
-        if self.ready {
-            after(self.last_ping, self.options.ping_interval)
-                .min(after(self.last_received, self.options.idle_timeout))
-        } else {
-            self.handshake_deadline
+        if !self.ready {
+            return after(self.opened, self.options.handshake_timeout);
         }
+        let idle = after(self.figures.last_received, self.options.idle_timeout);
+        let unanswered = self.unanswered.map(|ping| after(ping.since, self.options.idle_timeout));
+        let ping = after(self.last_ping, self.options.ping_interval);
+        [Some(idle), Some(ping), unanswered, self.calls.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(idle)
     }
 
     fn timeout(&mut self, now: Instant) -> Result<(), DisconnectReason> {
         if !self.ready {
-            return if now >= self.handshake_deadline {
-                Err(DisconnectReason::HandshakeTimedOut)
+            return if now >= after(self.opened, self.options.handshake_timeout) {
+                Err(self.session.overdue())
             } else {
                 Ok(())
             };
         }
-        if now >= after(self.last_received, self.options.idle_timeout) {
+        while let Some(id) = self.calls.expired(now) {
+            self.events.push_back(LinkEvent::Answer(id, Err(CallError::TimedOut)));
+        }
+        if now >= after(self.figures.last_received, self.options.idle_timeout) {
             return Err(DisconnectReason::Idle);
         }
+        if let Some(ping) = &mut self.unanswered
+            && now >= after(ping.since, self.options.idle_timeout)
+        {
+            if self.figures.received - ping.received < SIGN_OF_LIFE {
+                return Err(DisconnectReason::Unresponsive);
+            }
+            (ping.since, ping.received) = (now, self.figures.received);
+        }
         if now >= after(self.last_ping, self.options.ping_interval) {
-            self.last_ping = now;
-            self.pings = self.pings.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            self.session.ping(self.pings, &mut self.outbox);
-            self.flush();
+            self.ping(now);
+            self.flush(now);
         }
         Ok(())
     }
 
     fn resumed(&mut self, now: Instant) {
-        self.last_received = now;
+        self.figures.resumed(now);
+        if let Some(ping) = &mut self.unanswered {
+            ping.since = now;
+        }
     }
 
     fn wanted(&self) -> usize {
-        self.dialect.wanted()
+        self.way.wanted(&self.dialect)
+    }
+
+    fn is_encrypted(&self) -> bool {
+        self.way.is_encrypted()
+    }
+
+    fn figures(&mut self) -> &mut Figures {
+        &mut self.figures
+    }
+
+    fn take_counts(&mut self) -> BTreeMap<&'static str, u64> {
+        std::mem::take(&mut self.counts)
     }
 }

@@ -1,65 +1,77 @@
-//! The pool's task: dials, hands out handles, reconnects.
+//! Keeps a pool of connections, and hands out what they say.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use tipward_wire::Piece;
 use tokio::{
-    sync::{mpsc, watch},
-    task::{self, JoinHandle, JoinSet},
-    time::{sleep_until, timeout},
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
 };
 
 use crate::{
-    ConnectError, Dial, DisconnectReason, LinkOptions, Local, Peer, PeerAddress, PeerId, Penalty, Pool,
-    PoolOptions, Protocol, Reply,
-    driver::{Driver, Ended, Kill, end, ended, now},
-    transport,
+    Answer, AnyMessage, BookCounts, BookFile, BookFileError, BookOptions, BookProblem, BroadcastError,
+    BroadcastOutcome, BroadcastPolicy, Change, ConnectError, Dialer, DisconnectReason, HandlerError,
+    InvalidTimings, LinkOptions, Local, MalformedTransaction, OnError, Peer, PeerAddress, PeerHandler,
+    PeerId, PeerView, PoolOptions, Protocol, Reply, RequestError, RequestPolicy, SubmitError, Tcp,
+    TimingsChange, Typed, Want,
+    handler::{AnyHandler, Erase},
 };
+use task::PoolTask;
 
-/// The most connections that any options allow.
-const MAX_PEERS: usize = 10_000;
-/// How long connections may take to end at shutdown.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long resolving one DNS seed may take.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often DNS seeds are asked again while there is room for peers and no address is left to try.
-const RESOLVE_INTERVAL: Duration = Duration::from_secs(60);
+mod accept;
+mod commands;
+mod task;
+
+pub(crate) use commands::Command;
+
+/// How many commands may wait for the pool's task.
+const COMMANDS: usize = 64;
 
 /// How a manager behaves.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ManagerOptions {
-    /// Nodes to connect to. If there are none, the network's DNS seeds are asked.
+    /// Nodes to connect to. If there are none, the network's DNS seeds are asked, unless the pool's options say otherwise.
     pub addresses: Vec<PeerAddress>,
-    /// How long a dial may take, host name resolution included; 10 s.
-    pub connect_timeout: Duration,
+    /// Where to listen for connections of others; nowhere.
+    pub listen: Vec<SocketAddr>,
     /// How connections behave.
     pub link: LinkOptions,
     /// How the pool behaves.
     pub pool: PoolOptions,
+    /// What opens connections: TCP without a proxy.
+    pub dialer: Arc<dyn Dialer>,
+    /// Where the address book is kept; nowhere, and then nothing is written.
+    pub book: Option<PathBuf>,
+    /// How often the book is written, besides at the end; 10 min.
+    pub book_interval: Duration,
     /// What peers are told about us.
     pub local: Local,
     /// Seeds everything that is random; `None` for a seed from the system.
     pub seed: Option<u64>,
+    /// What an error of the handler means for its peer: the connection ends.
+    pub on_handler_error: OnError,
 }
 
 impl Default for ManagerOptions {
     fn default() -> Self {
         Self {
             addresses: Vec::new(),
-            connect_timeout: Duration::from_secs(10),
+            listen: Vec::new(),
             link: LinkOptions::default(),
             pool: PoolOptions::default(),
+            dialer: Arc::new(Tcp::default()),
+            book: None,
+            book_interval: Duration::from_secs(600),
             local: Local::default(),
             seed: None,
+            on_handler_error: OnError::Disconnect,
         }
     }
 }
 
-/// What happens to the peers. Events of one peer come in order: connected, replies, disconnected.
+/// What happens to the peers. Events of one peer come in order: connected, replies and messages, disconnected.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum PeerEvent {
@@ -72,7 +84,21 @@ pub enum PeerEvent {
         /// What.
         reply: Reply,
     },
-    /// A connection ended. What was asked of the peer will not be answered; parts of an unfinished block are void.
+    /// A peer said something that has no neutral words; told as [`LinkOptions::delivery`] says.
+    Message {
+        /// Who.
+        peer: PeerId,
+        /// What.
+        message: AnyMessage,
+    },
+    /// A piece of a message too long to be held, from codecs that let such pass.
+    Piece {
+        /// Who.
+        peer: PeerId,
+        /// What.
+        piece: Piece,
+    },
+    /// A connection ended. What was asked of the peer will not be answered.
     Disconnected {
         /// Who.
         peer: PeerId,
@@ -95,6 +121,28 @@ pub enum PeerEvent {
         /// Why.
         reason: String,
     },
+    /// An address is left alone for a while.
+    Banned {
+        /// Which.
+        address: PeerAddress,
+        /// Why.
+        reason: String,
+    },
+    /// Peers were added, removed, or changed their status.
+    Changed(Change<PeerId>),
+    /// The primary peer is another one.
+    Primary(Option<PeerId>),
+    /// The handler failed; what that means for the peer is [`ManagerOptions::on_handler_error`]'s choice.
+    HandlerFailed(HandlerError),
+    /// The file of the address book was no good; it was set aside, and the book began empty.
+    BookDamaged {
+        /// What was wrong.
+        problem: Arc<BookProblem>,
+        /// Where the file is now.
+        aside: PathBuf,
+    },
+    /// The address book can't be written; it will be tried again.
+    BookNotWritten(Arc<BookFileError>),
     /// Every address was tried once, or there are as many connections as there may be. Comes once.
     Settled,
     /// No address is left that is connected, being dialled, or known to have worked without breaking the protocol.
@@ -102,39 +150,124 @@ pub enum PeerEvent {
     Exhausted,
 }
 
-/// Keeps connections to the given addresses. Dropping it ends them without waiting.
+/// Why a manager did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The address book can't be read.
+    #[error(transparent)]
+    Book(#[from] BookFileError),
+    /// An address can't be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+/// The manager has shut down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the manager has shut down")]
+pub struct ShutDown;
+
+/// Why a request to the manager has no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum AskFailed {
+    /// It was not taken.
+    #[error(transparent)]
+    NotTaken(#[from] SubmitError),
+    /// Nobody answered it.
+    #[error(transparent)]
+    NotAnswered(#[from] RequestError),
+    /// The manager has shut down.
+    #[error(transparent)]
+    ShutDown(#[from] ShutDown),
+}
+
+/// Why a transaction was not broadcast.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum BroadcastFailed {
+    /// It is no transaction. Nothing was sent.
+    #[error(transparent)]
+    Malformed(#[from] MalformedTransaction),
+    /// It was not taken.
+    #[error(transparent)]
+    NotTaken(#[from] BroadcastError),
+    /// The manager has shut down.
+    #[error(transparent)]
+    ShutDown(#[from] ShutDown),
+}
+
+/// Keeps connections. Dropping it ends them without waiting; what it can be asked is on [`ManagerHandle`].
 #[derive(Debug)]
 pub struct Manager {
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
+    handle: ManagerHandle,
+    listening: Vec<SocketAddr>,
 }
 
 impl Manager {
-    /// Starts the pool's task; every event goes to `events`, which slows all connections down when it is full. Must be
-    /// called within a tokio runtime.
-    #[must_use]
-    pub fn spawn(
+    /// Starts the pool's task; every event goes to `events`, which slows all connections down when it is full. The manager
+    /// shuts down when the receiver is dropped. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// The address book can't be read, or an address not be listened on.
+    pub async fn spawn(
         protocol: Arc<dyn Protocol>,
         options: ManagerOptions,
         events: mpsc::Sender<PeerEvent>,
-    ) -> Self {
+    ) -> Result<Self, StartError> {
+        Self::start(protocol, options, events, None).await
+    }
+
+    /// As [`spawn`](Self::spawn), with a handler that hears of every peer in a task of that peer's own. `events` gets what
+    /// is of no peer, and the handler's errors; what it has no room for is lost.
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn).
+    pub async fn spawn_with_handler<P: Typed>(
+        protocol: P,
+        mut options: ManagerOptions,
+        handler: Arc<dyn PeerHandler<P::Message>>,
+        events: mpsc::Sender<PeerEvent>,
+    ) -> Result<Self, StartError> {
+        if options.link.delivery == crate::Delivery::Neutral {
+            options.link.delivery = crate::Delivery::All;
+        }
+        Self::start(Arc::new(protocol), options, events, Some(Arc::new(Erase(handler)))).await
+    }
+
+    async fn start(
+        protocol: Arc<dyn Protocol>,
+        options: ManagerOptions,
+        events: mpsc::Sender<PeerEvent>,
+        handler: Option<Arc<dyn AnyHandler>>,
+    ) -> Result<Self, StartError> {
         let (stop, stopped) = watch::channel(false);
-        let mut random = options.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
-        let pool = Pool::new(options.pool.clone(), random.u64(..));
-        let task = PoolTask {
-            protocol,
-            options,
-            events,
-            random,
-            pool,
-            connections: JoinSet::new(),
-            entries: HashMap::new(),
-            kills: BTreeMap::new(),
-            next_id: 0,
-            was_settled: false,
-            was_exhausted: false,
-        };
-        Self { stop, task: tokio::spawn(task.run(stopped)) }
+        let (commands, inbox) = mpsc::channel(COMMANDS);
+        let handle = ManagerHandle { commands, protocol: protocol.clone() };
+        let listeners = accept::bind(&options.listen).await?;
+        let listening = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let task = PoolTask::new(protocol, options, events, handler, handle.clone(), inbox)?;
+        let task = tokio::spawn(task.run(listeners, stopped));
+        Ok(Self { stop, task, handle, listening })
+    }
+
+    /// A handle for whoever wants to ask something; it does not keep the manager alive.
+    #[must_use]
+    pub fn handle(&self) -> ManagerHandle {
+        self.handle.clone()
+    }
+
+    /// Where it listens, with the ports that were free.
+    #[must_use]
+    pub fn listening(&self) -> &[SocketAddr] {
+        &self.listening
     }
 
     /// Ends every connection and waits until they are closed. Ends are told as far as the receiver of the events has room.
@@ -144,201 +277,158 @@ impl Manager {
     }
 }
 
-struct PoolTask {
+impl std::ops::Deref for Manager {
+    type Target = ManagerHandle;
+
+    fn deref(&self) -> &ManagerHandle {
+        &self.handle
+    }
+}
+
+/// What a manager can be asked. Clones ask the same manager.
+#[derive(Debug, Clone)]
+pub struct ManagerHandle {
+    commands: mpsc::Sender<Command>,
     protocol: Arc<dyn Protocol>,
-    options: ManagerOptions,
-    events: mpsc::Sender<PeerEvent>,
+}
+
+impl ManagerHandle {
+    /// Asks a peer, and the next one until there is an answer or the policy gives up. Nothing asked is lost with a peer.
+    ///
+    /// # Errors
+    /// It was not taken, nobody answered it, or the manager has shut down.
+    pub async fn request(&self, want: Want, policy: RequestPolicy) -> Result<(PeerId, Answer), AskFailed> {
+        Ok(self.call(|answer| Command::Request { want, policy, answer }).await???)
+    }
+
+    /// Offers a transaction to several hosts, and tells what became of it as soon as that is decided. A transaction that is
+    /// being broadcast already is not sent again; both callers get the outcome.
+    ///
+    /// Without [`LinkOptions::relay_transactions`] nobody tells us of transactions, so none is seen back.
+    ///
+    /// # Errors
+    /// The bytes are no transaction, too many are on their way, or the manager has shut down.
+    pub async fn broadcast(
+        &self,
+        bytes: Bytes,
+        policy: BroadcastPolicy,
+    ) -> Result<BroadcastOutcome, BroadcastFailed> {
+        let id = self.protocol.transaction_id(&bytes)?;
+        let outcome = self.call(|answer| Command::Broadcast { id, bytes, policy, answer }).await??;
+        Ok(outcome.await.map_err(|_| ShutDown)?)
+    }
+
+    /// The connections as they are.
+    ///
+    /// # Errors
+    /// The manager has shut down.
+    pub async fn peers(&self) -> Result<Vec<PeerView>, ShutDown> {
+        self.call(Command::Peers).await
+    }
+
+    /// A connected peer for a question, by the pool's choice; `None` if there is none.
+    ///
+    /// # Errors
+    /// The manager has shut down.
+    pub async fn choose(&self, want: Want) -> Result<Option<Peer>, ShutDown> {
+        self.call(|answer| Command::Choose { want, answer }).await
+    }
+
+    /// The primary peer, for those who want one: the forced one, else the one that has been connected for longest.
+    ///
+    /// # Errors
+    /// The manager has shut down.
+    pub async fn primary(&self) -> Result<Option<Peer>, ShutDown> {
+        self.call(Command::Primary).await
+    }
+
+    /// Forces a peer to be the primary one, or not to be; `None` returns it to election.
+    ///
+    /// # Errors
+    /// The manager has shut down.
+    pub async fn force_primary(&self, peer: PeerId, force: Option<bool>) -> Result<(), ShutDown> {
+        self.call(|answer| Command::ForcePrimary { peer, force, answer }).await
+    }
+
+    /// Changes the timings of statuses; running timers follow.
+    ///
+    /// # Errors
+    /// They would break a rule, or the manager has shut down.
+    pub async fn set_timings(&self, change: TimingsChange) -> Result<Result<(), InvalidTimings>, ShutDown> {
+        self.call(|answer| Command::SetTimings { change, answer }).await
+    }
+
+    /// The median of how far the peers' clocks are ahead of ours, in milliseconds; `None` while too few told.
+    ///
+    /// # Errors
+    /// The manager has shut down.
+    pub async fn time_offset(&self) -> Result<Option<i64>, ShutDown> {
+        self.call(Command::TimeOffset).await
+    }
+
+    /// How many addresses are known.
+    ///
+    /// # Errors
+    /// The manager has shut down.
+    pub async fn book(&self) -> Result<BookCounts, ShutDown> {
+        self.call(Command::Book).await
+    }
+
+    /// Adds an address, as one that is given.
+    ///
+    /// # Errors
+    /// The manager has shut down.
+    pub async fn add(&self, address: PeerAddress) -> Result<(), ShutDown> {
+        self.call(|answer| Command::Add { address, answer }).await
+    }
+
+    /// Leaves an address alone for as long as the options say, and disconnects it.
+    ///
+    /// # Errors
+    /// The manager has shut down.
+    pub async fn ban(&self, address: PeerAddress, reason: impl Into<String> + Send) -> Result<(), ShutDown> {
+        let reason = reason.into();
+        self.call(|answer| Command::Ban { address, reason, answer }).await
+    }
+
+    /// Ends a ban.
+    ///
+    /// # Errors
+    /// The manager has shut down.
+    pub async fn unban(&self, address: PeerAddress) -> Result<(), ShutDown> {
+        self.call(|answer| Command::Unban { address, answer }).await
+    }
+
+    /// Tells that a peer misbehaved. 100 points are too many; half of them fade in an hour.
+    ///
+    /// # Errors
+    /// The manager has shut down.
+    pub async fn misbehaved(
+        &self,
+        peer: PeerId,
+        points: u32,
+        what: impl Into<String> + Send,
+    ) -> Result<(), ShutDown> {
+        let what = what.into();
+        self.call(|answer| Command::Misbehaved { peer, points, what, answer }).await
+    }
+
+    async fn call<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, ShutDown> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(command(answer)).await.map_err(|_| ShutDown)?;
+        answered.await.map_err(|_| ShutDown)
+    }
+}
+
+/// The book that a manager starts with.
+pub(crate) fn open_book(
+    options: &ManagerOptions,
+    book: BookOptions,
+    network: &str,
     random: fastrand::Rng,
-    pool: Pool,
-    connections: JoinSet<Penalty>,
-    /// Which address each task is for.
-    entries: HashMap<task::Id, usize>,
-    kills: BTreeMap<usize, Kill>,
-    next_id: u64,
-    was_settled: bool,
-    was_exhausted: bool,
-}
-
-impl PoolTask {
-    async fn run(mut self, mut stopped: watch::Receiver<bool>) {
-        tokio::select! {
-            biased;
-            _ = stopped.wait_for(|stop| *stop) => {}
-            () = self.keep_connected() => {}
-        }
-        for kill in self.kills.values() {
-            end(kill, DisconnectReason::Shutdown);
-        }
-        let all = async { while self.connections.join_next().await.is_some() {} };
-        if timeout(SHUTDOWN_TIMEOUT, all).await.is_err() {
-            self.connections.shutdown().await;
-        }
-    }
-
-    /// Runs until the receiver of the events is gone.
-    async fn keep_connected(&mut self) {
-        let given = std::mem::take(&mut self.options.addresses);
-        let by_dns = given.is_empty();
-        let mut next_resolve = now();
-        given.into_iter().for_each(|address| self.pool.add(address, now()));
-        let (on_ready, mut ready) = mpsc::channel(self.options.pool.max_peers.clamp(1, MAX_PEERS));
-        while !self.events.is_closed() {
-            if by_dns && self.pool.wants_addresses() && now() >= next_resolve {
-                self.resolve_seeds().await;
-                next_resolve = now() + RESOLVE_INTERVAL;
-            }
-            while let Some(dial) = self.pool.poll(now()) {
-                self.dial(dial, on_ready.clone());
-            }
-            self.tell_turns().await;
-            let retry = (by_dns && self.pool.wants_addresses()).then_some(next_resolve);
-            let deadline = self.pool.deadline().into_iter().chain(retry).min();
-            tokio::select! {
-                biased;
-                // Before its end, which may follow at once.
-                Some(entry) = ready.recv() => self.pool.connected(entry, now()),
-                Some(joined) = self.connections.join_next_with_id() => {
-                    let (id, penalty) = match joined {
-                        Ok(ended) => ended,
-                        // A bug in a session must cost its connection only.
-                        Err(panic) => (panic.id(), Penalty::BackOff),
-                    };
-                    if let Some(entry) = self.entries.remove(&id) {
-                        self.kills.remove(&entry);
-                        self.pool.ended(entry, penalty, now());
-                    }
-                }
-                () = sleep_until(deadline.unwrap_or_else(now).into()), if deadline.is_some() => {}
-                () = self.events.closed() => {}
-            }
-        }
-    }
-
-    async fn tell_turns(&mut self) {
-        let exhausted = self.pool.is_exhausted();
-        if exhausted && !self.was_exhausted {
-            self.events.send(PeerEvent::Exhausted).await.ok();
-        }
-        self.was_exhausted = exhausted;
-        if !self.was_settled && self.pool.is_settled() {
-            self.was_settled = true;
-            self.events.send(PeerEvent::Settled).await.ok();
-        }
-    }
-
-    async fn resolve_seeds(&mut self) {
-        let port = self.protocol.default_port();
-        let mut lookups = JoinSet::new();
-        for seed in self.protocol.dns_seeds() {
-            lookups.spawn(async move {
-                let found = timeout(RESOLVE_TIMEOUT, transport::resolve(&seed, port)).await;
-                (seed, found)
-            });
-        }
-        while let Some(lookup) = lookups.join_next().await {
-            let Ok((seed, found)) = lookup else { continue };
-            let reason = match found {
-                Ok(Ok(addresses)) => {
-                    tracing::debug!(seed, found = addresses.len(), "resolved a DNS seed");
-                    addresses.into_iter().for_each(|address| self.pool.add(address, now()));
-                    continue;
-                }
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "timed out".to_owned(),
-            };
-            self.events.send(PeerEvent::ResolveFailed { seed, reason }).await.ok();
-        }
-    }
-
-    fn dial(&mut self, dial: Dial, on_ready: mpsc::Sender<usize>) {
-        self.next_id += 1;
-        let kill: Kill = Arc::new(watch::channel(None).0);
-        self.kills.insert(dial.entry, kill.clone());
-        let connection = Connecting {
-            id: PeerId(self.next_id),
-            entry: dial.entry,
-            address: dial.address,
-            protocol: self.protocol.clone(),
-            options: self.options.clone(),
-            seed: self.random.u64(..),
-            events: self.events.clone(),
-            kill,
-            on_ready,
-        };
-        let task = self.connections.spawn(connection.run());
-        self.entries.insert(task.id(), dial.entry);
-    }
-}
-
-/// One attempt at an address, and the connection that comes of it.
-struct Connecting {
-    id: PeerId,
-    entry: usize,
-    address: PeerAddress,
-    protocol: Arc<dyn Protocol>,
-    options: ManagerOptions,
-    seed: u64,
-    events: mpsc::Sender<PeerEvent>,
-    kill: Kill,
-    on_ready: mpsc::Sender<usize>,
-}
-
-impl Connecting {
-    /// Runs to the end, tells of it, and says what it means for the address.
-    async fn run(self) -> Penalty {
-        let Self { id, entry, address, protocol, options, seed, events, kill, on_ready } = self;
-        let mut killed = kill.subscribe();
-        tracing::debug!(%id, %address, "connecting");
-        let connecting = tokio::select! {
-            biased;
-            _ = ended(&mut killed) => return Penalty::None,
-            connecting = transport::connect(&address, options.connect_timeout) => connecting,
-        };
-        let (event, penalty) = match connecting {
-            Err(reason) => connect_failed(address, reason),
-            Ok(stream) => {
-                let link = protocol.connect(&options.local, &options.link, seed, now());
-                let write_timeout = options.link.write_timeout;
-                let driver = Driver {
-                    id,
-                    address: address.clone(),
-                    link,
-                    write_timeout,
-                    events: events.clone(),
-                    kill,
-                    on_ready,
-                    entry,
-                };
-                let Ended { reason, was_ready } = driver.run(stream).await;
-                if was_ready {
-                    tracing::info!(%id, %address, %reason, "disconnected");
-                    let penalty = reason.penalty();
-                    (PeerEvent::Disconnected { peer: id, address, reason }, penalty)
-                } else {
-                    connect_failed(address, ConnectError::Handshake(reason))
-                }
-            }
-        };
-        // The receiver may have stopped taking events, and then stops us.
-        tokio::select! {
-            biased;
-            permit = events.reserve() => if let Ok(permit) = permit { permit.send(event) },
-            () = is_shutdown(&mut killed) => {}
-        }
-        penalty
-    }
-}
-
-/// Waits until the pool shuts down; a peer that was disconnected alone still has its end told.
-async fn is_shutdown(killed: &mut watch::Receiver<Option<DisconnectReason>>) {
-    let is_shutdown = |reason: &Option<DisconnectReason>| matches!(reason, Some(DisconnectReason::Shutdown));
-    if killed.wait_for(is_shutdown).await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
-fn connect_failed(address: PeerAddress, reason: ConnectError) -> (PeerEvent, Penalty) {
-    tracing::info!(%address, %reason, "cannot connect");
-    let penalty = reason.penalty();
-    (PeerEvent::ConnectFailed { address, reason }, penalty)
+    now: crate::UnixTime,
+) -> Result<(BookFile, crate::Loaded), BookFileError> {
+    let file = BookFile::new(options.book.clone(), network);
+    let loaded = file.load(book, random, now)?;
+    Ok((file, loaded))
 }

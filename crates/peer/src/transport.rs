@@ -1,23 +1,53 @@
-//! Opens connections.
+//! Opens connections: over TCP, through a SOCKS5 proxy, or within this process.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
-use tokio::{net::TcpStream, time::timeout};
+use async_trait::async_trait;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
 
 use crate::{ConnectError, PeerAddress};
 
-/// Connects over TCP; a host name is resolved first and every address of it tried.
-pub(crate) async fn connect(address: &PeerAddress, limit: Duration) -> Result<TcpStream, ConnectError> {
-    let stream = timeout(limit, TcpStream::connect((address.host.as_str(), address.port)))
-        .await
-        .map_err(|_| ConnectError::TimedOut)?
-        .map_err(|error| ConnectError::Io(Arc::new(error)))?;
-    // Requests are small and each one is waited for.
-    stream.set_nodelay(true).map_err(|error| ConnectError::Io(Arc::new(error)))?;
-    Ok(stream)
+pub use memory::{Memory, MemoryListener};
+pub use tcp::{Proxy, ProxyAuthentication, Tcp, TcpOptions};
+
+mod memory;
+mod tcp;
+
+/// A connection's bytes, both ways.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A way to reach peers.
+#[async_trait]
+pub trait Dialer: Send + Sync + fmt::Debug {
+    /// Opens a connection. The caller limits how long that may take, by dropping the future.
+    ///
+    /// # Errors
+    /// The peer was not reached.
+    async fn dial(&self, address: &PeerAddress) -> io::Result<Box<dyn Stream>>;
+
+    /// The addresses behind a DNS seed: those to dial in its place.
+    ///
+    /// # Errors
+    /// The name does not resolve.
+    async fn resolve(&self, seed: &str, port: u16) -> io::Result<Vec<PeerAddress>>;
 }
 
-/// Resolves one seed to the addresses behind it.
-pub(crate) async fn resolve(seed: &str, port: u16) -> Result<Vec<PeerAddress>, std::io::Error> {
-    Ok(tokio::net::lookup_host((seed, port)).await?.map(PeerAddress::from).collect())
+/// Opens a connection within a time.
+pub(crate) async fn connect(
+    dialer: &dyn Dialer,
+    address: &PeerAddress,
+    limit: Duration,
+) -> Result<Box<dyn Stream>, ConnectError> {
+    timeout(limit, dialer.dial(address))
+        .await
+        .map_err(|_| ConnectError::TimedOut)?
+        .map_err(|error| ConnectError::Io(Arc::new(error)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use tipward_wire::{BlockEnd, BlockHash, BlockPart, Header};
+use bytes::Bytes;
+use tipward_wire::{BlockEnd, BlockHash, BlockPart, DownloadId, Header, Txid};
+
+use crate::PeerAddress;
 
 /// Numbers the connections of one manager; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,6 +25,17 @@ pub enum Want {
     HeadersAfter(Vec<BlockHash>),
     /// These blocks, in this order if the peer keeps one.
     Blocks(Vec<BlockHash>),
+    /// These transactions, as far as the peer has them and gives them away.
+    Transactions(Vec<Txid>),
+    /// Takes note of a transaction: it is announced to the peer, and handed over when the peer asks for it.
+    Offer {
+        /// The transaction's identifier.
+        id: Txid,
+        /// The transaction as it travels.
+        bytes: Bytes,
+    },
+    /// Addresses of other nodes.
+    Addresses,
 }
 
 /// An answer, or what a peer says unasked.
@@ -37,10 +51,26 @@ pub enum Reply {
     },
     /// The peer has these blocks.
     Announced(Vec<BlockHash>),
+    /// The peer has these transactions.
+    AnnouncedTransactions(Vec<Txid>),
+    /// A transaction.
+    Transaction {
+        /// Its identifier, computed from its bytes.
+        id: Txid,
+        /// The transaction as it came.
+        bytes: Bytes,
+    },
     /// A part of a block that was asked for. Void if the peer is lost before the block's end.
     Part(BlockPart),
     /// A block that was asked for is complete: every part has come, and checksum, transaction count and merkle root agree.
     BlockEnd(BlockEnd),
+    /// A block's parts stop here and are void. Why is told when the connection ends, which is next.
+    BlockAborted {
+        /// The block.
+        block: BlockHash,
+        /// The download that ends here.
+        download: DownloadId,
+    },
     /// More of a block has arrived than its parts tell: so many bytes so far.
     Progress {
         /// Bytes of the block seen so far.
@@ -48,8 +78,40 @@ pub enum Reply {
     },
     /// The peer does not have these blocks.
     Missing(Vec<BlockHash>),
+    /// The peer does not have these transactions.
+    MissingTransactions(Vec<Txid>),
+    /// The peer asked for a transaction that we had offered, and it was sent.
+    Fetched(Txid),
+    /// The peer refuses something that it was sent.
+    Rejected(Rejection),
+    /// Addresses of other nodes. Hearsay.
+    Addresses(Vec<KnownAddress>),
     /// The peer's dialect can't express the question, or can't be asked it now.
     Unsupported(Want),
+}
+
+/// What a peer says about something that it refuses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// The transaction that is refused, if one is and the peer names it: one that does not parse it can't name.
+    pub transaction: Option<Txid>,
+    /// The block that is refused.
+    pub block: Option<BlockHash>,
+    /// The dialect's number for the reason; for Bitcoin those of BIP 61 and the BSV node's.
+    pub code: u8,
+    /// The reason in the peer's words, without control characters; at most 111 bytes on Bitcoin.
+    pub reason: String,
+}
+
+/// An address that a peer tells of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownAddress {
+    /// Where the node is said to be.
+    pub address: PeerAddress,
+    /// What it is said to offer, in the bits of its dialect.
+    pub services: u64,
+    /// When it was last heard of, in seconds since 1970 (UTC), as the sender says.
+    pub last_seen: u64,
 }
 
 /// A [`Want`] that a dialect can't express, or that would exceed what one peer may be asked at once.

@@ -1,5 +1,7 @@
 //! How a simulated node behaves.
 
+use tipward_wire::bitcoin::RejectCode;
+
 /// What a node does with those who connect. All but the first are what peers of the real network do as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -46,4 +48,59 @@ pub enum Behaviour {
     UnrequestedBlock,
     /// Sends blocks in which a transaction was changed.
     WrongMerkleRoot,
+    /// Accepts connections, reads, and says nothing.
+    SilentAtConnect,
+    /// Neither answers nor reads after so many blocks, as a host does that has lost its power; 0 for right after the
+    /// handshake. It notices that the client is gone only when that resets the connection, or has nothing left to send.
+    HalfOpen {
+        /// Blocks served on each connection before.
+        blocks: u32,
+    },
+    /// Resets the connection (RST instead of FIN).
+    ResetsAt(Stage),
+    /// After the handshake sends the same over and over, as fast as it is taken, and answers nothing.
+    Flooding {
+        /// What it sends.
+        kind: Flood,
+    },
+    /// Claims another height in its version, and serves its chain.
+    LiesAboutHeight {
+        /// The height it claims.
+        height: i32,
+    },
+    /// Serves, instead of its chain, one as long that begins with another genesis block.
+    WrongChain,
+    /// Refuses every transaction with `reject`.
+    RejectsTransactions {
+        /// The code.
+        code: RejectCode,
+        /// The reason as text, at most 111 bytes.
+        reason: &'static str,
+    },
+}
+
+/// A point in the life of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// As soon as it is accepted.
+    Connect,
+    /// When the client's `version` has come, before the node's own.
+    BeforeVersion,
+    /// When the node has sent its `version`.
+    AfterVersion,
+    /// When the client's `verack` has come, before the node's own.
+    BeforeVerack,
+    /// When both sides have sent `verack`.
+    AfterVerack,
+}
+
+/// What a flooding node sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flood {
+    /// `ping`.
+    Pings,
+    /// `addr` with a thousand addresses.
+    Addresses,
+    /// A message of a command that nobody knows.
+    Unknown,
 }

@@ -4,6 +4,9 @@
 //! on loopback and misbehaves as its [`Behaviour`] says. Generated blocks are valid by the rules of a regression test
 //! network, so real nodes accept them too.
 //!
+//! A node serves full nodes and wallets alike: headers, inventories, blocks with and without witnesses, filtered blocks
+//! (BIP 37), compact filters (BIP 157), transactions of its mempool, addresses. Nothing that it is sent is validated.
+//!
 //! ```
 //! use tipward_simnet::{Behaviour, ChainSpec, SimChain, SimNode};
 //! use tipward_wire::bitcoin::Network;
@@ -21,11 +24,16 @@
 mod behaviour;
 mod chain;
 mod demo;
+mod mempool;
 mod node;
+mod options;
 mod serve;
+mod stats;
 mod transaction;
 
-pub use behaviour::Behaviour;
+pub use behaviour::{Behaviour, Flood, Stage};
 pub use chain::{ChainSpec, LoadError, SimBlock, SimChain};
 pub use demo::Demo;
 pub use node::SimNode;
+pub use options::SimOptions;
+pub use stats::SimStats;

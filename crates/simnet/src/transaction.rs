@@ -1,7 +1,12 @@
-//! Transactions as a generator needs them: anyone can spend their outputs, so no keys are involved.
+//! Transactions as a generator needs them: anyone can spend their outputs, so no keys are involved. And what a server needs:
+//! transactions and blocks without their witnesses (BIP 144).
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tipward_wire::{Txid, bitcoin::encode_compact_size, sha256d};
+use tipward_wire::{
+    Txid,
+    bitcoin::{Block, BlockHeader, Transaction, encode_compact_size},
+    sha256d,
+};
 
 /// `OP_TRUE`: the script that anyone satisfies.
 const OP_TRUE: u8 = 0x51;
@@ -12,16 +17,16 @@ const SHA256_OP_TRUE: [u8; 32] = [
     0x2e, 0x83, 0xe1, 0x55, 0x1e, 0x6f, 0x72, 0x1e, 0xe9, 0xc0, 0x0b, 0x8c, 0xc3, 0x32, 0x60,
 ];
 
-/// A transaction of one input.
+/// A transaction of one input in the making.
 #[derive(Debug, Clone)]
-pub(crate) struct Transaction {
+pub(crate) struct Draft {
     pub(crate) spends: (Txid, u32),
     pub(crate) script_sig: Vec<u8>,
     pub(crate) witness: Option<Vec<u8>>,
     pub(crate) outputs: Vec<(u64, Vec<u8>)>,
 }
 
-impl Transaction {
+impl Draft {
     /// Spends an output that [`anyone`] locked.
     pub(crate) fn spend(spends: (Txid, u32), segwit: bool) -> Self {
         Self { spends, script_sig: Vec::new(), witness: segwit.then(|| vec![OP_TRUE]), outputs: Vec::new() }
@@ -44,8 +49,8 @@ impl Transaction {
         Txid::from_bytes(sha256d(&self.serialize(false)))
     }
 
-    pub(crate) fn wtxid(&self) -> Txid {
-        Txid::from_bytes(sha256d(&self.serialize(true)))
+    pub(crate) fn finish(&self) -> Transaction {
+        Transaction::new(self.serialize(true)).expect("a draft serializes to a transaction")
     }
 
     pub(crate) fn serialize(&self, with_witness: bool) -> Bytes {
@@ -72,6 +77,32 @@ impl Transaction {
         bytes.put_u32_le(0);
         bytes.freeze()
     }
+}
+
+/// The transaction as it travels to those who did not ask for witnesses.
+pub(crate) fn without_witnesses(transaction: &Transaction) -> Bytes {
+    let bytes = transaction.as_bytes();
+    if !transaction.has_witnesses() {
+        return bytes.clone();
+    }
+    // Between the version with the marker and flag, and the lock time.
+    let body = transaction.stripped_size() - 8;
+    let mut stripped = BytesMut::with_capacity(transaction.stripped_size());
+    stripped.put_slice(&bytes[..4]);
+    stripped.put_slice(&bytes[6..6 + body]);
+    stripped.put_slice(&bytes[bytes.len() - 4..]);
+    stripped.freeze()
+}
+
+/// The block as it travels to those who did not ask for witnesses.
+pub(crate) fn block_without_witnesses(block: &Block) -> Bytes {
+    let mut stripped = BytesMut::with_capacity(block.as_bytes().len());
+    stripped.put_slice(&block.as_bytes()[..BlockHeader::SIZE]);
+    encode_compact_size(block.offsets().len() as u64, &mut stripped);
+    for transaction in block.transactions() {
+        stripped.put_slice(&without_witnesses(&transaction));
+    }
+    stripped.freeze()
 }
 
 /// An output script that anyone can spend, by a witness program or bare.

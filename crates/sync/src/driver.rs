@@ -10,7 +10,9 @@ use std::{
     time::Instant,
 };
 
-use tipward_peer::{Local, Manager, ManagerOptions, Peer, PeerAddress, PeerEvent, PeerId, Protocol};
+use tipward_peer::{
+    Local, Manager, ManagerOptions, Peer, PeerAddress, PeerEvent, PeerId, Protocol, StartError,
+};
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
     task::JoinHandle,
@@ -43,6 +45,9 @@ pub enum SyncError {
     /// The sink failed.
     #[error("the sink failed: {0}")]
     Sink(SinkError),
+    /// The peers could not be started.
+    #[error(transparent)]
+    Peers(#[from] StartError),
     /// Headers could not be stored, or the sink is on a block that no peer knows.
     #[error("{0}")]
     Chain(Arc<dyn Error + Send + Sync>),
@@ -160,7 +165,7 @@ async fn drive(
     let (commands, sink_inbox) = mpsc::channel(2 * MAX_UNAPPLIED);
     let (acks, mut applied) = mpsc::channel(2 * MAX_UNAPPLIED);
     let sink = tokio::spawn(deliver(parts.sink, sink_inbox, acks));
-    let manager = Manager::spawn(parts.protocol, parts.peers, peer_events);
+    let manager = Manager::spawn(parts.protocol, parts.peers, peer_events).await?;
     let mut driver = Driver {
         scheduler: Scheduler::new(parts.options, cursor),
         chain: parts.chain,

@@ -72,6 +72,8 @@ pub enum Verdict {
     Verified,
     /// It was not made: it is switched off, or there is nothing to compare with.
     NotChecked,
+    /// It is left to the receiver: SHA-256d of the bytes of all parts, in order, must start with these.
+    Deferred([u8; 4]),
 }
 
 /// What a block reader yields.

@@ -10,7 +10,7 @@ use crate::{BlockEvent, WireError};
 /// again.
 pub trait Dialect: Send + 'static {
     /// The dialect's own messages.
-    type Message: Send + std::fmt::Debug;
+    type Message: Clone + Send + Sync + std::fmt::Debug + 'static;
 
     /// Takes one message, or a part of a block, from the front of `input`; `None` when more bytes are needed. Call it until
     /// then, and only then read on: what is left in `input` must be there at the next call, with more behind it.
@@ -24,6 +24,12 @@ pub trait Dialect: Send + 'static {
 
     /// Lifts the limits that hold before both sides have shaken hands.
     fn handshake_done(&mut self);
+
+    /// Speaks records inside an encrypted connection from the first byte on, instead of frames. False, and nothing changes,
+    /// if the dialect has no such.
+    fn use_records(&mut self) -> bool {
+        false
+    }
 
     /// How many bytes the codec can use at once: what a reader should have room for. Bounded by the part size or, where a
     /// message is longer, by the limit on messages.

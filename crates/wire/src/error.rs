@@ -25,6 +25,18 @@ pub enum WireError {
         /// The twelve bytes found.
         found: [u8; 12],
     },
+    /// The contents of an encrypted connection's record are too short to say what message they are.
+    #[error("contents of {length} bytes have no message type")]
+    NoType {
+        /// The length of the contents, in bytes.
+        length: u32,
+    },
+    /// A message type of one byte that is assigned to no command.
+    #[error("message type {found} is assigned to no command")]
+    ShortId {
+        /// The type.
+        found: u8,
+    },
     /// The payload announced is longer than the command allows here. Nothing was allocated for it.
     #[error("'{command}' announces {length} bytes, the limit is {limit}")]
     TooLong {

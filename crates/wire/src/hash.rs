@@ -3,6 +3,7 @@
 
 use std::{fmt, str::FromStr};
 
+use bitcoin_hashes::HashEngine as _;
 use hex_conservative::{DisplayHex, decode_to_array};
 use sha2::block_api::compress256;
 
@@ -22,6 +23,42 @@ pub fn sha256d(bytes: &[u8]) -> [u8; 32] {
     let mut state = INITIAL;
     compress256(&mut state, &[block]);
     bytes_of(state)
+}
+
+/// [`sha256d`] of bytes that come in pieces.
+///
+/// ```
+/// let mut hash = tipward_wire::Sha256d::new();
+/// hash.update(b"ab");
+/// hash.update(b"c");
+/// assert_eq!(hash.finish(), tipward_wire::sha256d(b"abc"));
+/// ```
+#[derive(Clone, Default)]
+pub struct Sha256d(bitcoin_hashes::sha256d::HashEngine);
+
+impl Sha256d {
+    /// No bytes yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.input(bytes);
+    }
+
+    /// The hash of all bytes.
+    #[must_use]
+    pub fn finish(self) -> [u8; 32] {
+        bitcoin_hashes::sha256d::Hash::from_engine(self.0).to_byte_array()
+    }
+}
+
+impl fmt::Debug for Sha256d {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sha256d").finish_non_exhaustive()
+    }
 }
 
 /// What SHA-256 starts with (FIPS 180-4, 5.3.3).

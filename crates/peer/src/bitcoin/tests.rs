@@ -1,10 +1,19 @@
+use std::time::Instant;
+
 use bytes::BytesMut;
 use tipward_wire::{
-    BlockEnd, BlockEvent, BlockPart, Dialect, DownloadId, Verdict,
-    bitcoin::{AuthChallenge, Command, Feature, Reconciliation},
+    BlockEnd, BlockEvent, BlockHash, BlockPart, Dialect, DownloadId, Incoming, Verdict,
+    bitcoin::{
+        AuthChallenge, BlockHeader, Command, Feature, Inventory, InventoryKind, NetworkAddress,
+        Reconciliation, Services, Version,
+    },
 };
 
-use super::*;
+use super::{asked::MAX_ASKED, *};
+use crate::{
+    DisconnectReason, Encrypt, LinkEvent, Outbox, PeerInfo, Reply, Session, SessionEvent, Unsupported,
+    Violation, Want,
+};
 
 fn their_version(network: &Network) -> Version {
     Version {
@@ -25,6 +34,14 @@ fn their_version(network: &Network) -> Version {
     }
 }
 
+fn options() -> LinkOptions {
+    LinkOptions { encrypt: Encrypt::Off, ..LinkOptions::default() }
+}
+
+fn start(seed: u64) -> Start {
+    Start { direction: Direction::Outbound, encrypted: false, seed, now: Instant::now() }
+}
+
 fn other(name: &str) -> Message {
     Message::Other { command: Command::new(name).unwrap(), payload: Default::default() }
 }
@@ -36,8 +53,10 @@ struct Talk {
 
 impl Talk {
     fn start(network: &'static Network) -> Self {
-        let mut talk =
-            Self { session: BitcoinSession::new(network, &Local::default(), 7), out: Outbox::default() };
+        let mut talk = Self {
+            session: BitcoinSession::new(network, &Local::default(), &options(), start(7)),
+            out: Outbox::default(),
+        };
         talk.session.start(&mut talk.out);
         assert!(matches!(&talk.out.messages[..], [Message::Version(_)]));
         talk.out.messages.clear();
@@ -64,7 +83,7 @@ impl Talk {
 #[test]
 fn each_chain_hears_only_what_it_tolerates_before_verack() {
     for (network, after_version) in
-        [(Network::BTC, vec!["verack"]), (Network::BSV, vec!["verack", "protoconf"])]
+        [(Network::BTC, vec!["sendaddrv2", "verack"]), (Network::BSV, vec!["verack", "protoconf"])]
     {
         let mut talk = Talk::start(network);
         talk.hear(Message::Version(their_version(network))).unwrap();
@@ -79,7 +98,10 @@ fn each_chain_hears_only_what_it_tolerates_before_verack() {
         talk.hear(other("unheardof")).unwrap();
         talk.hear(Message::Verack).unwrap();
         assert_eq!(talk.said(), ["sendheaders"]);
-        assert_eq!(talk.out.events, [SessionEvent::Ready(PeerInfo::new("/them:1/", 500))]);
+        let mut info = PeerInfo::new("/them:1/", 500);
+        (info.protocol_version, info.clock) = (70016, Some(0));
+        info.services = their_version(network).services.0;
+        assert_eq!(talk.out.events, [SessionEvent::Greeted, SessionEvent::Ready(info)]);
     }
 }
 
@@ -88,7 +110,7 @@ fn peers_that_are_no_use_are_refused_with_the_reason() {
     type Change = fn(&mut Version);
     let cases: [(Change, &str); 5] = [
         (|version| version.nonce = 7, "it is this node itself"),
-        (|version| version.protocol = 209, "speaks protocol 209, at least 31800 is needed"),
+        (|version| version.protocol = 209, "speaks protocol 209, at least 60001 is needed"),
         (|version| version.services = Services::NONE, "does not serve blocks (services 0x0)"),
         (|version| version.services = Services::NETWORK, "does not serve blocks (services 0x1)"),
         (|version| version.services = Services::WITNESS, "does not serve blocks (services 0x8)"),
@@ -108,7 +130,7 @@ fn a_pruned_node_serves_its_last_blocks() {
     version.services = Services::NETWORK_LIMITED | Services::WITNESS;
     talk.hear(Message::Version(version)).unwrap();
     talk.hear(Message::Verack).unwrap();
-    assert!(matches!(&talk.out.events[..], [SessionEvent::Ready(info)] if info.recent_only == Some(288)));
+    assert!(matches!(&talk.out.events[..], [_, SessionEvent::Ready(info)] if info.recent_only == Some(288)));
 }
 
 #[test]
@@ -203,7 +225,7 @@ fn more_questions_than_a_peer_may_have_open_are_refused() {
 }
 
 fn link(now: Instant) -> Box<dyn Connection> {
-    Bitcoin::new(Network::BTC).connect(&Local::default(), &LinkOptions::default(), 5, now)
+    Bitcoin::new(Network::BTC).connect(&Local::default(), &options(), Start { now, ..start(5) })
 }
 
 fn bytes(messages: &[Message]) -> BytesMut {
@@ -216,7 +238,7 @@ fn bytes(messages: &[Message]) -> BytesMut {
 fn a_link_times_out_in_the_handshake() {
     let now = Instant::now();
     let mut link = link(now);
-    assert!(link.ask(Want::HeadersAfter(vec![])).is_err(), "not before the handshake");
+    assert!(link.ask(Want::HeadersAfter(vec![]), now).is_err(), "not before the handshake");
     let deadline = link.deadline();
     assert_eq!(deadline, now + LinkOptions::default().handshake_timeout);
     // Bytes that get nowhere do not help.
@@ -230,7 +252,7 @@ fn a_link_pings_and_gives_up_on_silence() {
     let start = now;
     let mut link = link(now);
     link.receive(now, &mut bytes(&[Message::Version(their_version(Network::BTC)), Message::Verack])).unwrap();
-    assert!(matches!(link.poll(), Some(crate::LinkEvent::Ready(_))));
+    assert!(matches!(link.poll(), Some(LinkEvent::Ready(_))));
     link.output().clear();
     let mut pings = 0;
     let reason = loop {
@@ -254,4 +276,111 @@ fn the_end_of_a_stream_tells_whether_a_message_was_cut() {
     let mut half = whole.split_to(40);
     link.receive(now, &mut half).unwrap();
     assert!(matches!(link.closed(&half), DisconnectReason::Truncated));
+}
+
+/// BCH answers on the port and with the magic of BSV, and has its own blocks.
+#[test]
+fn a_peer_that_claims_to_be_past_the_fork_shows_our_side_of_it() {
+    for network in [Network::BTC, Network::BSV] {
+        let (height, block) = network.chain_block.unwrap();
+        let mut version = their_version(network);
+        version.start_height = i32::try_from(height).unwrap();
+        let mut talk = Talk::start(network);
+        talk.hear(Message::Version(version)).unwrap();
+        talk.said();
+        talk.hear(Message::Verack).unwrap();
+        assert!(
+            matches!(&talk.out.messages[..], [Message::GetHeaders(l)] if l.hashes.is_empty() && l.stop == block)
+        );
+        assert_eq!(talk.out.events, [SessionEvent::Greeted], "not ready yet");
+        talk.hear(Message::Ping(3)).unwrap();
+        assert!(matches!(talk.out.messages.last(), Some(Message::Pong(3))));
+        // An announcement proves nothing.
+        talk.hear(Message::Headers(vec![network.genesis()])).unwrap();
+        let reason = talk.session.overdue();
+        assert_eq!(reason.to_string(), format!("is on another chain: it does not show block {block}"));
+        assert_eq!(reason.penalty(), crate::Penalty::Ban);
+        let behind = talk.hear(Message::Headers(Vec::new())).unwrap_err();
+        assert_eq!(behind.penalty(), crate::Penalty::BackOff);
+    }
+}
+
+#[test]
+fn who_shows_the_block_of_our_chain_is_ready() {
+    let genesis = Network::BTC.genesis();
+    let network: &'static Network =
+        Box::leak(Box::new(Network { chain_block: Some((400, genesis.hash())), ..*Network::BTC }));
+    let mut talk = Talk::start(network);
+    talk.hear(Message::Version(their_version(network))).unwrap();
+    talk.hear(Message::Verack).unwrap();
+    assert_eq!(talk.out.events, [SessionEvent::Greeted]);
+    talk.hear(Message::Headers(vec![genesis])).unwrap();
+    assert!(matches!(talk.out.events.last(), Some(SessionEvent::Ready(info)) if info.claimed_height == 500));
+}
+
+#[test]
+fn our_own_greeting_is_known_on_either_side() {
+    let local = Local::default();
+    let mut ours = BitcoinSession::new(Network::BTC, &local, &options(), start(1234));
+    let inbound = Start { direction: Direction::Inbound, ..start(99) };
+    let mut theirs = BitcoinSession::new(Network::BTC, &local, &options(), inbound);
+    let mut out = Outbox::default();
+    ours.start(&mut out);
+    let greeting = out.messages.remove(0);
+    let error = theirs.receive(Incoming::Message(greeting), &mut out).unwrap_err();
+    assert!(matches!(error, DisconnectReason::Violation(Violation::OwnNonce)));
+}
+
+fn transaction(n: u32) -> tipward_wire::bitcoin::Transaction {
+    let mut bytes = vec![1, 0, 0, 0, 1];
+    bytes.extend([7; 36]);
+    bytes.extend([0, 255, 255, 255, 255, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    bytes.extend(n.to_le_bytes());
+    tipward_wire::bitcoin::Transaction::new(Bytes::from(bytes)).unwrap()
+}
+
+/// Probing by `getdata` tells nothing about what we hold: only what was offered to this very peer is handed over.
+#[test]
+fn unsolicited_getdata_probing() {
+    let mut talk = Talk::ready(Network::BTC);
+    let (offered, secret) = (transaction(1), transaction(2));
+    let entry = |t: &tipward_wire::bitcoin::Transaction| Inventory {
+        kind: InventoryKind::WitnessTx,
+        hash: *t.txid().as_bytes(),
+    };
+    let offer = Want::Offer { id: offered.txid(), bytes: offered.as_bytes().clone() };
+    talk.session.ask(offer, &mut talk.out).unwrap();
+    assert_eq!(talk.said(), ["inv"]);
+    talk.hear(Message::GetData(vec![entry(&secret), entry(&offered)])).unwrap();
+    assert_eq!(talk.said(), ["tx"]);
+    assert_eq!(talk.out.events, [SessionEvent::Reply(Reply::Fetched(offered.txid()))]);
+    assert_eq!(talk.out.untranslated, Some(Message::GetData(vec![entry(&secret)])), "is for who serves");
+}
+
+#[test]
+fn unsolicited_headers_taken_as_the_reply_to_a_request() {
+    let genesis = Network::BTC.genesis();
+    let child = |parent, nonce| BlockHeader { parent, nonce, ..genesis };
+    let locator = tipward_wire::bitcoin::Locator {
+        protocol: 70016,
+        hashes: vec![genesis.hash()],
+        stop: BlockHash::ZERO,
+    };
+    let asked = Message::GetHeaders(locator);
+    let answers = |headers| BitcoinSession::answers(&asked, &Message::Headers(headers));
+    let first = child(genesis.hash(), 1);
+    assert!(answers(vec![first]) && answers(vec![]));
+    assert!(!answers(vec![child(first.hash(), 2)]), "an announcement of the tip is no answer");
+    assert!(!BitcoinSession::answers(&Message::Ping(1), &Message::Pong(2)));
+    assert!(BitcoinSession::answers(&Message::Ping(1), &Message::Pong(1)));
+}
+
+#[test]
+fn a_malformed_transaction_has_no_identifier() {
+    let protocol = Bitcoin::new(Network::BTC);
+    let whole = transaction(5);
+    assert_eq!(protocol.transaction_id(whole.as_bytes()), Ok(whole.txid()));
+    for end in 0..whole.as_bytes().len() {
+        assert!(protocol.transaction_id(&whole.as_bytes().slice(..end)).is_err(), "{end} bytes");
+    }
 }

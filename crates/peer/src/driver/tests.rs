@@ -8,7 +8,7 @@ use tipward_wire::{
 use tokio::io::{DuplexStream, duplex};
 
 use super::*;
-use crate::{LinkOptions, Local, Protocol, bitcoin::Bitcoin};
+use crate::{Encrypt, Local, Protocol, Start, Want, bitcoin::Bitcoin, peer::Kill};
 
 /// A connection's task, and the test as its peer.
 struct Talk {
@@ -25,18 +25,20 @@ impl Talk {
         let (stream, theirs) = duplex(buffer);
         let (sender, events) = mpsc::channel(places);
         let kill: Kill = Arc::new(watch::channel(None).0);
-        let options = LinkOptions::default();
-        let link = Bitcoin::new(Network::BTC).connect(&Local::default(), &options, 1, now());
+        let options = LinkOptions { encrypt: Encrypt::Off, ..LinkOptions::default() };
+        let start = Start { direction: Direction::Outbound, encrypted: false, seed: 1, now: now() };
+        let link = Bitcoin::new(Network::BTC).connect(&Local::default(), &options, start);
         let address = PeerAddress { host: "peer".to_owned(), port: 1 };
         let driver = Driver {
             id: PeerId(1),
             address,
+            direction: Direction::Outbound,
             link,
-            write_timeout: options.write_timeout,
+            options,
             events: sender,
             kill,
-            on_ready: mpsc::channel(1).0,
-            entry: 0,
+            figures: Arc::new(Mutex::new(Figures::new(now()))),
+            manager: None,
         };
         let (codec, input) = (Codec::new(Network::BTC), BytesMut::new());
         Self { task: tokio::spawn(driver.run(theirs)), stream, codec, input, events }
@@ -123,9 +125,10 @@ async fn a_silent_peer_is_pinged_and_given_up() {
 async fn a_peer_that_does_not_read_is_given_up() {
     let mut talk = Talk::start(1000, 4);
     let peer = talk.shake_hands().await;
+    assert!(matches!(talk.hear().await, Message::SendAddrV2));
     assert!(matches!(talk.hear().await, Message::Verack));
     let start = now();
-    for n in 0..WANTS as u8 {
+    for n in 0..COMMANDS as u8 {
         peer.ask(Want::HeadersAfter(vec![tipward_wire::BlockHash::from_bytes([n; 32]); 101])).unwrap();
     }
     assert!(matches!(talk.task.await.unwrap().reason, DisconnectReason::WriteTimedOut));

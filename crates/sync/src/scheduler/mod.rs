@@ -297,7 +297,7 @@ impl Scheduler {
                 }
             }
             Reply::Missing(blocks) | Reply::Unsupported(Want::Blocks(blocks)) => self.missing(peer, &blocks),
-            Reply::Unsupported(_) => self.drop_peer(peer, Fault::NoHeaders),
+            Reply::Unsupported(Want::HeadersAfter(_)) => self.drop_peer(peer, Fault::NoHeaders),
             // Added to the waist for strategies that this one does not use.
             _ => {}
         }

@@ -1,4 +1,5 @@
-//! Frames: magic, command, length, checksum, payload; and BSV's extended frames for payloads beyond 4 GiB.
+//! Frames: magic, command, length, checksum, payload; BSV's extended frames for payloads beyond 4 GiB; and the records of
+//! an encrypted connection, once [`Codec::use_v2`] was called.
 
 use bitcoin_hashes::{HashEngine as _, sha256d as engine};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -9,6 +10,7 @@ use crate::{BlockError, BlockEvent, Dialect, DownloadId, Incoming, Piece, Verdic
 pub use options::CodecOptions;
 
 mod options;
+mod records;
 
 /// The size of a frame's header in bytes.
 const HEADER: usize = 24;
@@ -19,10 +21,20 @@ const EXTENSION: usize = 20;
 pub struct Codec {
     network: &'static Network,
     options: CodecOptions,
+    framing: Framing,
     handshake_done: bool,
     downloads: u64,
     state: State,
     trailing: Bytes,
+}
+
+/// What is around a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Framing {
+    /// Frames with magic and checksum, as they travel in the clear.
+    V1,
+    /// Records without, as they come out of an encrypted connection.
+    V2,
 }
 
 enum State {
@@ -69,11 +81,27 @@ impl Codec {
         Self {
             network,
             options,
+            framing: Framing::V1,
             handshake_done: false,
             downloads: 0,
             state: State::Header,
             trailing: Bytes::new(),
         }
+    }
+
+    /// From here on the stream is that of an encrypted connection (BIP 324), decrypted: records of `u32 length | contents`,
+    /// little-endian, where the contents are a message type and a payload. [`encode`](Dialect::encode) writes such, too. To
+    /// be called before the first byte of the stream. Of a block's checks only the checksum's verdict changes: it is
+    /// [`Verdict::NotChecked`].
+    ///
+    /// Returns `false`, and changes nothing, if the chain has no such transport, or inside a frame.
+    #[must_use]
+    pub fn use_v2(&mut self) -> bool {
+        let is_possible = self.network.chain == Chain::Btc && self.is_between_frames();
+        if is_possible {
+            self.framing = Framing::V2;
+        }
+        is_possible
     }
 
     /// The bytes that followed the last known field of the message decoded last. Nodes ignore them, and so may you; a proxy
@@ -133,6 +161,9 @@ impl Codec {
     }
 
     fn put_frame(&self, command: Command, payload: &[u8], output: &mut BytesMut) {
+        if self.framing == Framing::V2 {
+            return records::put_record(command, payload, output);
+        }
         output.reserve(HEADER + EXTENSION + payload.len());
         self.put_header(command, payload.len() as u64, || first_four(sha256d(payload)), output);
         output.put_slice(payload);
@@ -200,10 +231,12 @@ impl Codec {
         } else if command.as_str() == "block" {
             self.downloads += 1;
             let checksum = checksum.filter(|_| self.options.checksum);
+            let deferred = checksum.filter(|_| self.options.defer_checksum);
+            let checksum = checksum.filter(|_| deferred.is_none());
             State::Block(Box::new(Block {
                 reader: BlockReader::new(DownloadId(self.downloads), length, self.options.block),
                 checksum: checksum.map(|expected| (expected, engine::HashEngine::new())),
-                verdict: Verdict::NotChecked,
+                verdict: deferred.map_or(Verdict::NotChecked, Verdict::Deferred),
                 hashed: 0,
                 unhashed: length,
             }))
@@ -308,7 +341,11 @@ impl Dialect for Codec {
         loop {
             match &mut self.state {
                 State::Header => {
-                    if !self.read_header(input)? {
+                    let is_whole = match self.framing {
+                        Framing::V1 => self.read_header(input)?,
+                        Framing::V2 => self.read_record_header(input)?,
+                    };
+                    if !is_whole {
                         return Ok(None);
                     }
                 }
@@ -340,6 +377,10 @@ impl Dialect for Codec {
 
     fn handshake_done(&mut self) {
         self.handshake_done = true;
+    }
+
+    fn use_records(&mut self) -> bool {
+        self.use_v2()
     }
 
     fn wanted(&self) -> usize {

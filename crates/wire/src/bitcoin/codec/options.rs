@@ -18,6 +18,9 @@ pub struct CodecOptions {
     /// was damaged on its way from one that was made up, if nothing else was found wrong before its end. Other messages are
     /// always compared; extended frames have no checksum.
     pub checksum: bool,
+    /// Whether that comparison is left to who receives the block, as [`Verdict::Deferred`](crate::Verdict::Deferred): so that
+    /// another thread can make it. Off unless set; without `checksum` it means nothing.
+    pub defer_checksum: bool,
     /// The largest block accepted, in bytes. BTC's protocol limit is 4,000,000; BSV has none, the default is 8 GiB.
     pub max_block_size: u64,
     /// The longest other message accepted, in bytes, where its command allows no less. The default is the chain's limit:
@@ -44,6 +47,7 @@ impl CodecOptions {
         Self {
             block: BlockOptions::new(network),
             checksum: true,
+            defer_checksum: false,
             max_block_size,
             max_message_size,
             max_transaction_size,

@@ -23,7 +23,7 @@ const VECTORS: [(&str, &str); 3] = [
     ("layouts", include_str!("../../../tests/vectors/layouts.txt")),
 ];
 
-fn vectors() -> impl Iterator<Item = (&'static str, Command, Bytes)> {
+pub(in crate::bitcoin) fn vectors() -> impl Iterator<Item = (&'static str, Command, Bytes)> {
     VECTORS.into_iter().flat_map(|(source, text)| {
         text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).map(move |line| {
             let (command, payload) = line.split_once(' ').unwrap();

@@ -1,0 +1,70 @@
+//! Transactions that were announced to the peer, for when it asks.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use tipward_wire::{Txid, bitcoin::Transaction};
+
+/// How many transactions are kept for one peer.
+const MAX_OFFERS: usize = 1000;
+/// How many bytes of them; one alone may be larger.
+const MAX_BYTES: usize = 32 << 20;
+
+/// The offers, the oldest of which goes when there are too many.
+#[derive(Debug, Default)]
+pub(super) struct Offers {
+    transactions: BTreeMap<Txid, Transaction>,
+    order: VecDeque<Txid>,
+    bytes: usize,
+}
+
+impl Offers {
+    pub(super) fn add(&mut self, id: Txid, transaction: Transaction) {
+        if self.transactions.contains_key(&id) {
+            return;
+        }
+        self.bytes += transaction.as_bytes().len();
+        self.transactions.insert(id, transaction);
+        self.order.push_back(id);
+        while self.order.len() > MAX_OFFERS || (self.bytes > MAX_BYTES && self.order.len() > 1) {
+            let oldest = self.order.pop_front().and_then(|id| self.transactions.remove(&id));
+            self.bytes -= oldest.map_or(0, |transaction| transaction.as_bytes().len());
+        }
+    }
+
+    pub(super) fn get(&self, id: &Txid) -> Option<&Transaction> {
+        self.transactions.get(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn transaction(n: u32) -> Transaction {
+        // One input that spends nothing known, one output of no value.
+        let mut bytes = vec![1, 0, 0, 0, 1];
+        bytes.extend([7; 36]);
+        bytes.extend([0, 255, 255, 255, 255, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend(n.to_le_bytes());
+        Transaction::new(Bytes::from(bytes)).unwrap()
+    }
+
+    #[test]
+    fn the_oldest_offer_goes_first() {
+        let mut offers = Offers::default();
+        let ids: Vec<Txid> = (0..=MAX_OFFERS as u32)
+            .map(|n| {
+                let transaction = transaction(n);
+                let id = transaction.txid();
+                offers.add(id, transaction.clone());
+                offers.add(id, transaction);
+                id
+            })
+            .collect();
+        assert!(offers.get(&ids[0]).is_none() && offers.get(&ids[1]).is_some());
+        assert_eq!((offers.order.len(), offers.transactions.len()), (MAX_OFFERS, MAX_OFFERS));
+        assert_eq!(offers.bytes, MAX_OFFERS * transaction(0).as_bytes().len());
+    }
+}

@@ -1,0 +1,432 @@
+//! One conversation with a node, from either side.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tipward_wire::{
+    BlockEvent, BlockHash, Header, Incoming, Txid,
+    bitcoin::{
+        Chain, Codec, Inventory, InventoryKind, Locator, MAX_HEADERS, MAX_LOCATOR, Message, Network,
+        NetworkAddress, Protoconf, Reject, Services, Transaction, Version,
+    },
+};
+
+use super::{addresses, answers::answers, asked::Asked, offers::Offers};
+use crate::{
+    Direction, DisconnectReason, LinkOptions, Local, Needs, Outbox, PeerInfo, Rejection, Reply, Session,
+    SessionEvent, Start, Unsupported, Violation, Want,
+};
+
+/// The protocol version we speak: `sendheaders` and more on BTC, `extmsg` on BSV.
+const PROTOCOL_VERSION: i32 = 70016;
+/// The oldest protocol version whose pings are answered (BIP 31).
+const MIN_PROTOCOL_VERSION: i32 = 60001;
+/// What we tell BSV nodes that we accept, in bytes: the least allowed, so that no `inv` gets longer than on BTC.
+const MAX_RECEIVE_PAYLOAD: u32 = 1 << 20;
+/// How many blocks a node with NETWORK_LIMITED serves (BIP 159).
+const LIMITED_BLOCKS: u64 = 288;
+
+/// One conversation with a BTC or BSV node.
+#[derive(Debug)]
+pub struct BitcoinSession {
+    network: &'static Network,
+    local: Local,
+    options: LinkOptions,
+    direction: Direction,
+    nonce: u64,
+    state: State,
+    blocks: Asked<BlockHash>,
+    transactions: Asked<Txid>,
+    offers: Offers,
+}
+
+#[derive(Debug)]
+enum State {
+    AwaitVersion,
+    AwaitVerack(PeerInfo),
+    /// Hands are shaken; the peer is to show the block that tells its chain from others.
+    AwaitProof {
+        info: PeerInfo,
+        block: BlockHash,
+    },
+    Ready,
+}
+
+impl BitcoinSession {
+    /// A session that was opened just now; the seed must be random.
+    #[must_use]
+    pub fn new(network: &'static Network, local: &Local, options: &LinkOptions, start: Start) -> Self {
+        local.remember(start.seed);
+        Self {
+            network,
+            local: local.clone(),
+            options: options.clone(),
+            direction: start.direction,
+            nonce: start.seed,
+            state: State::AwaitVersion,
+            blocks: Asked::default(),
+            transactions: Asked::default(),
+            offers: Offers::default(),
+        }
+    }
+
+    fn our_version(&self) -> Version {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Version {
+            protocol: PROTOCOL_VERSION,
+            services: Services(self.options.services),
+            time: now.as_secs() as i64,
+            receiver: NetworkAddress::UNSPECIFIED,
+            sender: NetworkAddress::UNSPECIFIED,
+            nonce: self.nonce,
+            user_agent: self.options.user_agent.as_str().into(),
+            start_height: i32::try_from(self.local.height()).unwrap_or(i32::MAX),
+            relay: self.options.relay_transactions,
+            association_id: None,
+        }
+    }
+
+    fn judge(&self, version: &Version) -> Result<PeerInfo, Violation> {
+        if self.local.is_own(version.nonce) {
+            return Err(Violation::OwnNonce);
+        }
+        if version.protocol < MIN_PROTOCOL_VERSION {
+            return Err(Violation::TooOld { found: version.protocol, needed: MIN_PROTOCOL_VERSION });
+        }
+        let services = version.services;
+        let serves = services.has(Services::NETWORK) || services.has(Services::NETWORK_LIMITED);
+        let with_witnesses = self.network.chain == Chain::Bsv || services.has(Services::WITNESS);
+        if self.options.needs == Needs::Blocks && !(serves && with_witnesses) {
+            return Err(Violation::NoBlocks { services: services.0 });
+        }
+        let mut info =
+            PeerInfo::new(version.user_agent.to_string(), u64::try_from(version.start_height).unwrap_or(0));
+        info.recent_only = (!services.has(Services::NETWORK)).then_some(LIMITED_BLOCKS);
+        info.protocol_version = version.protocol.unsigned_abs();
+        info.services = services.0;
+        info.clock = u64::try_from(version.time).ok();
+        info.relays_transactions = version.relay;
+        Ok(info)
+    }
+
+    fn shake_hands(&mut self, message: &Message, out: &mut Outbox<Message>) -> Result<(), Violation> {
+        match (&self.state, message) {
+            (State::AwaitVersion, Message::Version(version)) => {
+                let info = self.judge(version)?;
+                if self.direction == Direction::Inbound {
+                    out.messages.push(Message::Version(self.our_version()));
+                }
+                if self.network.chain == Chain::Btc {
+                    out.messages.push(Message::SendAddrV2);
+                }
+                out.messages.push(Message::Verack);
+                if self.network.chain == Chain::Bsv {
+                    out.messages.push(Message::Protoconf(Protoconf {
+                        max_receive_payload: MAX_RECEIVE_PAYLOAD,
+                        stream_policies: None,
+                    }));
+                }
+                self.state = State::AwaitVerack(info);
+            }
+            (State::AwaitVerack(info), Message::Verack) => {
+                let info = info.clone();
+                out.events.push(SessionEvent::Greeted);
+                self.greeted(info, out);
+            }
+            (State::AwaitVerack(_), Message::Version(_)) => return Err(Violation::SecondVersion),
+            // Features are negotiated between `version` and `verack` by messages of their own; who does not know them
+            // declines them by silence.
+            (
+                _,
+                Message::Verack
+                | Message::Ping(_)
+                | Message::Pong(_)
+                | Message::GetHeaders(_)
+                | Message::GetBlocks(_)
+                | Message::Headers(_)
+                | Message::Inv(_)
+                | Message::GetData(_)
+                | Message::NotFound(_)
+                | Message::SendHeaders,
+            ) => return Err(Violation::TooEarly { command: message.command().as_str().to_owned() }),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// BTC, BSV and BCH share ports, and two of them their magic: only blocks tell them apart. Who claims to have the block
+    /// that our chain has and its sisters have not shows its header when asked for nothing else.
+    fn greeted(&mut self, info: PeerInfo, out: &mut Outbox<Message>) {
+        match self.network.chain_block {
+            Some((height, block)) if self.options.needs == Needs::Blocks && info.claimed_height >= height => {
+                let locator = Locator { protocol: PROTOCOL_VERSION as u32, hashes: Vec::new(), stop: block };
+                out.messages.push(Message::GetHeaders(locator));
+                self.state = State::AwaitProof { info, block };
+            }
+            _ => self.ready(info, out),
+        }
+    }
+
+    fn ready(&mut self, info: PeerInfo, out: &mut Outbox<Message>) {
+        out.events.push(SessionEvent::Ready(info));
+        out.messages.push(Message::SendHeaders);
+        self.state = State::Ready;
+    }
+
+    /// Listens for the proof, and otherwise to what needs an answer only.
+    fn prove(&mut self, message: Message, out: &mut Outbox<Message>) -> Result<(), Violation> {
+        let State::AwaitProof { info, block } = &self.state else { return Ok(()) };
+        match message {
+            Message::Version(_) => return Err(Violation::SecondVersion),
+            Message::Ping(nonce) => out.messages.push(Message::Pong(nonce)),
+            Message::Headers(headers) => match &headers[..] {
+                // Nodes in their first download answer so.
+                [] => return Err(Violation::Behind),
+                [header] if header.hash() == *block => {
+                    let info = info.clone();
+                    self.ready(info, out);
+                }
+                // An announcement.
+                _ => {}
+            },
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn converse(&mut self, message: Message, out: &mut Outbox<Message>) -> Result<(), Violation> {
+        let mut reply = |reply| out.events.push(SessionEvent::Reply(reply));
+        match message {
+            Message::Version(_) => return Err(Violation::SecondVersion),
+            Message::Ping(nonce) => out.messages.push(Message::Pong(nonce)),
+            Message::Pong(nonce) => out.events.push(SessionEvent::Pong(nonce)),
+            Message::Headers(headers) => {
+                let more = headers.len() == MAX_HEADERS;
+                reply(Reply::Headers { headers: headers.into_iter().map(Header::from).collect(), more });
+            }
+            Message::Inv(entries) => {
+                let blocks = blocks(&entries);
+                if !blocks.is_empty() {
+                    reply(Reply::Announced(blocks));
+                }
+                let transactions = transactions(&entries);
+                if !transactions.is_empty() && self.options.relay_transactions {
+                    reply(Reply::AnnouncedTransactions(transactions));
+                }
+            }
+            Message::NotFound(entries) => {
+                let mut missing = blocks(&entries);
+                missing.retain(|block| self.blocks.answered(block));
+                if !missing.is_empty() {
+                    reply(Reply::Missing(missing));
+                }
+                let mut missing = transactions(&entries);
+                missing.retain(|id| self.transactions.answered(id));
+                if !missing.is_empty() {
+                    reply(Reply::MissingTransactions(missing));
+                }
+            }
+            Message::Tx(transaction) => {
+                let id = transaction.txid();
+                if self.transactions.answered(&id) || self.options.relay_transactions {
+                    reply(Reply::Transaction { id, bytes: transaction.as_bytes().clone() });
+                }
+            }
+            Message::GetData(entries) => self.hand_over(entries, out),
+            Message::Addr(entries) => reply(Reply::Addresses(addresses::from_addr(&entries))),
+            Message::AddrV2(entries) => reply(Reply::Addresses(addresses::from_addr_v2(&entries))),
+            Message::Reject(reject) => reply(Reply::Rejected(rejection(&reject))),
+            other => out.untranslated = Some(other),
+        }
+        Ok(())
+    }
+
+    /// Sends what we had offered; the rest goes to who serves, if somebody does.
+    fn hand_over(&self, mut entries: Vec<Inventory>, out: &mut Outbox<Message>) {
+        entries.retain(|entry| {
+            let id = Txid::from_bytes(entry.hash);
+            let wanted = matches!(entry.kind, InventoryKind::Tx | InventoryKind::WitnessTx);
+            let Some(transaction) = self.offers.get(&id).filter(|_| wanted) else { return true };
+            out.messages.push(Message::Tx(transaction.clone()));
+            out.events.push(SessionEvent::Reply(Reply::Fetched(id)));
+            false
+        });
+        if !entries.is_empty() {
+            out.untranslated = Some(Message::GetData(entries));
+        }
+    }
+
+    /// What a message of the user's own asks for counts as asked for.
+    fn note(&mut self, message: &Message) {
+        if let Message::GetData(entries) = message {
+            // More than may be open is the user's choice; then it is the user who is told of blocks unasked.
+            self.blocks.add(&blocks(entries));
+            self.transactions.add(&transactions(entries));
+        }
+    }
+
+    fn block(&mut self, event: BlockEvent, out: &mut Outbox<Message>) -> Result<(), DisconnectReason> {
+        match event {
+            _ if !matches!(self.state, State::Ready) => {
+                return Err(Violation::TooEarly { command: "block".to_owned() }.into());
+            }
+            BlockEvent::Part(part) => {
+                if !self.blocks.contains(&part.block) {
+                    return Err(Violation::UnrequestedBlock { block: part.block }.into());
+                }
+                out.events.push(SessionEvent::Reply(Reply::Part(part)));
+            }
+            BlockEvent::End(end) => {
+                self.blocks.answered(&end.block);
+                out.events.push(SessionEvent::Reply(Reply::BlockEnd(end)));
+            }
+        }
+        Ok(())
+    }
+
+    fn inventory<T>(
+        &self,
+        objects: Vec<T>,
+        btc: InventoryKind,
+        bsv: InventoryKind,
+        hash: fn(&T) -> [u8; 32],
+    ) -> Message {
+        // Without the flag a BTC node strips the witnesses.
+        let kind = if self.network.chain == Chain::Btc { btc } else { bsv };
+        Message::GetData(objects.iter().map(|object| Inventory { kind, hash: hash(object) }).collect())
+    }
+}
+
+impl Session for BitcoinSession {
+    type Dialect = Codec;
+
+    fn start(&mut self, out: &mut Outbox<Message>) {
+        if self.direction == Direction::Outbound {
+            out.messages.push(Message::Version(self.our_version()));
+        }
+    }
+
+    fn receive(
+        &mut self,
+        incoming: Incoming<Message>,
+        out: &mut Outbox<Message>,
+    ) -> Result<(), DisconnectReason> {
+        match (incoming, &self.state) {
+            (Incoming::Block(event), _) => return self.block(event, out),
+            (Incoming::Message(message), State::Ready) => self.converse(message, out)?,
+            (Incoming::Message(message), State::AwaitProof { .. }) => self.prove(message, out)?,
+            (Incoming::Message(message), State::AwaitVersion | State::AwaitVerack(_)) => {
+                self.shake_hands(&message, out)?;
+            }
+            // Our codecs refuse what would come in pieces.
+            (Incoming::Piece(_), _) => {}
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, want: Want, out: &mut Outbox<Message>) -> Result<(), Unsupported> {
+        let message = match want {
+            Want::HeadersAfter(mut hashes) => {
+                hashes.truncate(MAX_LOCATOR);
+                Message::GetHeaders(Locator {
+                    protocol: PROTOCOL_VERSION as u32,
+                    hashes,
+                    stop: BlockHash::ZERO,
+                })
+            }
+            Want::Blocks(blocks) => {
+                if !self.blocks.add(&blocks) {
+                    return Err(Unsupported);
+                }
+                self.inventory(blocks, InventoryKind::WitnessBlock, InventoryKind::Block, |block| {
+                    *block.as_bytes()
+                })
+            }
+            Want::Transactions(ids) => {
+                if !self.transactions.add(&ids) {
+                    return Err(Unsupported);
+                }
+                self.inventory(ids, InventoryKind::WitnessTx, InventoryKind::Tx, |id| *id.as_bytes())
+            }
+            Want::Offer { id, bytes } => {
+                let transaction = Transaction::new(bytes).map_err(|_| Unsupported)?;
+                self.offers.add(id, transaction);
+                Message::Inv(vec![Inventory { kind: InventoryKind::Tx, hash: *id.as_bytes() }])
+            }
+            Want::Addresses => Message::GetAddr,
+        };
+        out.messages.push(message);
+        Ok(())
+    }
+
+    fn send(&mut self, message: Message, out: &mut Outbox<Message>) {
+        self.note(&message);
+        out.messages.push(message);
+    }
+
+    fn ping(&mut self, nonce: u64, out: &mut Outbox<Message>) {
+        out.messages.push(Message::Ping(nonce));
+    }
+
+    fn overdue(&self) -> DisconnectReason {
+        match &self.state {
+            State::AwaitProof { block, .. } => Violation::WrongChain { block: *block }.into(),
+            _ => DisconnectReason::HandshakeTimedOut,
+        }
+    }
+
+    fn cost(&self, message: &Message) -> u32 {
+        let serves = self.options.services != 0;
+        match message {
+            Message::Version(_)
+            | Message::Verack
+            | Message::Inv(_)
+            | Message::MerkleBlock(_)
+            | Message::CFilter(_)
+            | Message::CFHeaders(_)
+            | Message::CFCheckpt(_)
+            | Message::Protoconf(_) => 0,
+            Message::Headers(headers) => u32::from(headers.is_empty()),
+            Message::Tx(_) if self.options.relay_transactions => 0,
+            Message::GetData(_) | Message::GetHeaders(_) | Message::GetBlocks(_) if serves => 0,
+            Message::Addr(entries) => 1 + entries.len() as u32 / 10,
+            Message::AddrV2(entries) => 1 + entries.len() as u32 / 10,
+            Message::CmpctBlock(_) | Message::BlockTxn(_) => 10,
+            _ => 1,
+        }
+    }
+
+    fn answers(request: &Message, reply: &Message) -> bool {
+        answers(request, reply)
+    }
+
+    fn name(message: &Message) -> &'static str {
+        let command = message.command();
+        Message::COMMANDS.iter().find(|name| **name == command.as_str()).copied().unwrap_or("other")
+    }
+}
+
+fn rejection(reject: &Reject) -> Rejection {
+    let of = |message: &str| reject.hash.filter(|_| reject.message == *message);
+    Rejection {
+        transaction: of("tx").map(Txid::from_bytes),
+        block: of("block").map(BlockHash::from_bytes),
+        code: reject.code.0,
+        reason: reject.reason.to_string(),
+    }
+}
+
+fn blocks(entries: &[Inventory]) -> Vec<BlockHash> {
+    entries
+        .iter()
+        .filter(|entry| matches!(entry.kind, InventoryKind::Block | InventoryKind::WitnessBlock))
+        .map(|entry| BlockHash::from_bytes(entry.hash))
+        .collect()
+}
+
+fn transactions(entries: &[Inventory]) -> Vec<Txid> {
+    entries
+        .iter()
+        .filter(|entry| matches!(entry.kind, InventoryKind::Tx | InventoryKind::WitnessTx))
+        .map(|entry| Txid::from_bytes(entry.hash))
+        .collect()
+}

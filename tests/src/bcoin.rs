@@ -1,0 +1,180 @@
+//! A real node of another implementation on a private network.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{free_address, on_path};
+
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long bcoin may take for what it is waited for.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A node of bcoin on regtest and on loopback, with an empty chain that it keeps in memory. It is stopped when dropped.
+#[derive(Debug)]
+pub struct Bcoin {
+    child: Child,
+    _dir: TempDir,
+    http: SocketAddr,
+    wallet: SocketAddr,
+    p2p: SocketAddr,
+}
+
+impl Bcoin {
+    /// Starts a full node that knows no other node but `only`, if that is given; `None`, said in a line, where there is no
+    /// bcoin: its directory of programs is looked for in the environment variable `BCOIN`, then where the program `bcoin` on
+    /// the path is.
+    #[must_use]
+    pub fn full(only: Option<SocketAddr>) -> Option<Self> {
+        Self::start("node", only)
+    }
+
+    /// Starts an SPV node with its wallet, of which the same is true.
+    #[must_use]
+    pub fn spv(only: SocketAddr) -> Option<Self> {
+        Self::start("spvnode", Some(only))
+    }
+
+    fn start(program: &str, only: Option<SocketAddr>) -> Option<Self> {
+        let Some(programs) = find() else {
+            crate::missing("TIPWARD_REQUIRE_NODES", "no bcoin: set BCOIN or put it on the path");
+            return None;
+        };
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (http, wallet, p2p) = (free_address(), free_address(), free_address());
+        let mut command = Command::new("node");
+        command
+            .arg(programs.join(program))
+            .args(["--network=regtest", "--memory=true", "--workers=false", "--log-file=false"])
+            .arg(format!("--prefix={}", dir.path().display()))
+            .args(["--discover=false", "--upnp=false", "--listen=true", "--host=127.0.0.1", "--bip37=true"])
+            .args([format!("--port={}", p2p.port()), "--public-host=127.0.0.1".to_owned()])
+            .args(["--http-host=127.0.0.1", "--no-auth=true", "--wallet-no-auth=true"])
+            .args([format!("--http-port={}", http.port()), format!("--wallet-http-port={}", wallet.port())])
+            .args(only.map(|only| format!("--only={only}")))
+            // Its modules in C++ may not be built.
+            .env("NODE_BACKEND", "js")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let child = command.spawn().expect("node.js starts");
+        let node = Self { child, _dir: dir, http, wallet, p2p };
+        let deadline = Instant::now() + START_TIMEOUT;
+        while let Err(error) = node.try_rpc("getblockcount", &json!([])) {
+            assert!(Instant::now() < deadline, "bcoin does not answer: {error}");
+            sleep(Duration::from_millis(100));
+        }
+        Some(node)
+    }
+
+    /// Where the node talks to peers.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.p2p
+    }
+
+    /// Calls the node.
+    ///
+    /// # Panics
+    /// The node reports an error.
+    #[must_use]
+    pub fn rpc(&self, method: &str, parameters: &Value) -> Value {
+        self.try_rpc(method, parameters).unwrap_or_else(|error| panic!("{method}{parameters}: {error}"))
+    }
+
+    /// Calls the node.
+    ///
+    /// # Errors
+    /// What the node or the connection reports.
+    pub fn try_rpc(&self, method: &str, parameters: &Value) -> Result<Value, String> {
+        let body = json!({"method": method, "params": parameters}).to_string();
+        let request = minreq::post(format!("http://{}/", self.http))
+            .with_header("Content-Type", "application/json")
+            .with_body(body);
+        let mut answer = answer(request)?;
+        match answer["error"].take() {
+            Value::Null => Ok(answer["result"].take()),
+            error => Err(error.to_string()),
+        }
+    }
+
+    /// What the node's wallet answers to a `GET` of `path`.
+    ///
+    /// # Panics
+    /// It does not.
+    #[must_use]
+    pub fn wallet(&self, path: &str) -> Value {
+        let url = format!("http://{}/wallet/primary{path}", self.wallet);
+        answer(minreq::get(url)).unwrap_or_else(|error| panic!("GET {path}: {error}"))
+    }
+
+    /// The output script of an address of the node's wallet, as hexadecimal text.
+    ///
+    /// # Panics
+    /// The node tells none.
+    #[must_use]
+    pub fn wallet_script(&self) -> String {
+        let address = self.wallet("/account/default")["receiveAddress"].take();
+        let script = self.rpc("validateaddress", &json!([address]))["scriptPubKey"].take();
+        script.as_str().expect("an address has a script").to_owned()
+    }
+
+    /// The height of the node's best chain.
+    #[must_use]
+    pub fn height(&self) -> u64 {
+        self.rpc("getblockcount", &json!([])).as_u64().expect("a number")
+    }
+
+    /// The hash at a height, as text.
+    #[must_use]
+    pub fn hash(&self, height: u64) -> String {
+        self.rpc("getblockhash", &json!([height])).as_str().expect("a hash").to_owned()
+    }
+
+    /// The block of that hash, as hexadecimal text.
+    #[must_use]
+    pub fn block(&self, hash: &str) -> String {
+        self.rpc("getblock", &json!([hash, false])).as_str().expect("a block").to_owned()
+    }
+
+    /// Waits until `is_there`.
+    ///
+    /// # Panics
+    /// Not within two minutes.
+    pub async fn wait_for(&self, what: &str, is_there: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_there(self) {
+            assert!(Instant::now() < deadline, "waited in vain for {what}: bcoin is at {}", self.height());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+impl Drop for Bcoin {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn answer(request: minreq::Request) -> Result<Value, String> {
+    let response = request.with_timeout(120).send().map_err(|error| error.to_string())?;
+    let text = response.as_str().map_err(|error| error.to_string())?;
+    serde_json::from_str(text).map_err(|error| format!("{error}: {text}"))
+}
+
+fn find() -> Option<PathBuf> {
+    if let Some(programs) = std::env::var_os("BCOIN") {
+        return Some(programs.into());
+    }
+    // The program is a link into the package.
+    let program = on_path("bcoin")?.canonicalize().ok()?;
+    program.parent().map(PathBuf::from)
+}
