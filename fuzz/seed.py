@@ -40,6 +40,7 @@ for command, payload in vectors:
     if len(payload) < 5000:
         for chain in MAGIC:
             # The target puts the first magic itself.
+            put("connection", bytes([chain | 1 << 5]) + MAGIC[chain] + frame(command, payload))
             put("frame", bytes([chain | 5 << 2]) + frame(command, payload) + MAGIC[chain] + frame("ping", bytes(8)))
     if command == "block":
         put("block_stream", b"\x00\x00" + payload)

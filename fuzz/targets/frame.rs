@@ -9,12 +9,21 @@ use tipward_wire::{
 };
 
 /// The events of a stream as text; blocks by their bytes, since parts may be cut in other places.
-fn events(network: &'static Network, handshake_done: bool, data: &[u8], reads: usize) -> (Vec<String>, bool) {
+fn events(
+    network: &'static Network,
+    handshake_done: bool,
+    records: bool,
+    data: &[u8],
+    reads: usize,
+) -> (Vec<String>, bool) {
     let mut options = CodecOptions::new(network);
     // What the fuzzer can't compute is not compared.
     (options.checksum, options.block.merkle_root, options.block.part_size) = (false, false, 200);
     (options.long_messages, options.max_transaction_size) = (true, 500);
     let mut codec = Codec::with_options(network, options);
+    if records {
+        assert!(codec.use_v2());
+    }
     if handshake_done {
         codec.handshake_done();
     }
@@ -58,9 +67,11 @@ fn events(network: &'static Network, handshake_done: bool, data: &[u8], reads: u
 fuzz_target!(|data: &[u8]| {
     let Some((&choice, data)) = data.split_first() else { return };
     let network = if choice & 1 == 0 { Network::BTC } else { Network::BSV };
-    let stream = [&network.magic[..], data].concat();
+    // Inside an encrypted connection, which BSV has not, there is no magic.
+    let records = choice & 0x81 == 0x80;
+    let stream = if records { data.to_vec() } else { [&network.magic[..], data].concat() };
     let handshake_done = choice & 2 == 0;
-    let whole = events(network, handshake_done, &stream, stream.len());
-    let reads = 1 + usize::from(choice >> 2);
-    assert_eq!(whole, events(network, handshake_done, &stream, reads));
+    let whole = events(network, handshake_done, records, &stream, stream.len().max(1));
+    let reads = 1 + usize::from((choice & 0x7f) >> 2);
+    assert_eq!(whole, events(network, handshake_done, records, &stream, reads));
 });

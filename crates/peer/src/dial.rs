@@ -6,8 +6,8 @@ use tipward_wire::{BlockHash, DownloadId};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    ConnectError, Dialer, Direction, DisconnectReason, Encrypt, Figures, LinkOptions, Local, PeerAddress,
-    PeerEvent, PeerId, Protocol, Reply, Start, Stream,
+    ConnectError, Dialed, Dialer, Direction, DisconnectReason, Encrypt, Figures, LinkOptions, Local,
+    PeerAddress, PeerEvent, PeerId, Protocol, Reply, Start, Stream,
     driver::{Driver, Ended, Interest, Notice, now},
     peer::{Kill, ended},
     transport,
@@ -55,11 +55,11 @@ impl Attempt {
                 reason = ended(&mut killed) => return Outcome::Failed(ConnectError::Handshake(reason)),
                 connected = connecting => connected,
             };
-            let stream = match connected {
-                Ok(stream) => stream,
+            let dialed = match connected {
+                Ok(dialed) => dialed,
                 Err(reason) => return self.failed(reason).await,
             };
-            let ended = self.talk(stream, Direction::Outbound, encrypted).await;
+            let ended = self.talk(dialed, Direction::Outbound, encrypted).await;
             let is_hint = !ended.was_ready
                 && (ended.reason.is_clear_text() || (!ended.has_heard && ended.reason.is_hanging_up()));
             if encrypted && is_hint && self.options.encrypt == Encrypt::Prefer {
@@ -74,11 +74,12 @@ impl Attempt {
     /// Talks over a connection that the peer has opened.
     pub(crate) async fn accept(mut self, stream: Box<dyn Stream>) -> Outcome {
         let encrypted = self.protocol.can_encrypt() && self.options.encrypt != Encrypt::Off;
-        let ended = self.talk(stream, Direction::Inbound, encrypted).await;
+        let dialed = Dialed { stream, remote: None };
+        let ended = self.talk(dialed, Direction::Inbound, encrypted).await;
         self.ended(ended, false).await
     }
 
-    async fn talk(&mut self, stream: Box<dyn Stream>, direction: Direction, encrypted: bool) -> Ended {
+    async fn talk(&mut self, dialed: Dialed, direction: Direction, encrypted: bool) -> Ended {
         let start = Start { direction, encrypted, seed: self.seed, now: now() };
         let link = self.protocol.connect(&self.local, &self.options, start);
         let is_bare = direction == Direction::Outbound && !link.is_encrypted();
@@ -90,6 +91,7 @@ impl Attempt {
             id: self.id,
             address: self.address.clone(),
             direction,
+            remote: dialed.remote,
             link,
             options: self.options.clone(),
             events: self.events.clone(),
@@ -97,7 +99,7 @@ impl Attempt {
             figures: self.figures.clone(),
             manager: self.manager.clone(),
         };
-        driver.run(stream).await
+        driver.run(dialed.stream).await
     }
 
     async fn ended(self, ended: Ended, fell_back: bool) -> Outcome {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -38,6 +39,8 @@ pub(crate) struct Driver {
     pub(crate) id: PeerId,
     pub(crate) address: PeerAddress,
     pub(crate) direction: Direction,
+    /// Where the connection leads, if that is known.
+    pub(crate) remote: Option<SocketAddr>,
     pub(crate) link: Box<dyn Connection>,
     pub(crate) options: LinkOptions,
     pub(crate) events: mpsc::Sender<PeerEvent>,
@@ -70,6 +73,7 @@ impl Driver {
             id: self.id,
             address: self.address,
             direction: self.direction,
+            remote: self.remote,
             request_timeout: self.options.request_timeout,
             commands,
             kill: self.kill.clone(),
@@ -105,6 +109,7 @@ struct Handle {
     id: PeerId,
     address: PeerAddress,
     direction: Direction,
+    remote: Option<SocketAddr>,
     request_timeout: Duration,
     commands: mpsc::Sender<Command>,
     kill: Kill,
@@ -113,11 +118,12 @@ struct Handle {
 
 impl Handle {
     fn peer(self, info: PeerInfo, encrypted: bool) -> Peer {
-        let Self { id, address, direction, request_timeout, commands, kill, figures } = self;
+        let Self { id, address, direction, remote, request_timeout, commands, kill, figures } = self;
         Peer::new(Shared {
             id,
             address,
             direction,
+            remote,
             encrypted,
             info,
             request_timeout,

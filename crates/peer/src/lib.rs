@@ -89,5 +89,7 @@ pub use requests::{Answer, AskError, GaveUp, RequestError, RequestId, RequestPol
 pub use session::{
     Direction, Local, MalformedTransaction, Outbox, PeerInfo, Protocol, Session, SessionEvent, Start, Typed,
 };
-pub use transport::{Dialer, Memory, MemoryListener, Proxy, ProxyAuthentication, Stream, Tcp, TcpOptions};
+pub use transport::{
+    Dialed, Dialer, Memory, MemoryListener, Proxy, ProxyAuthentication, Stream, Tcp, TcpOptions,
+};
 pub use want::{KnownAddress, PeerId, Rejection, Reply, Unsupported, Want};

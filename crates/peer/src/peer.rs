@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -24,6 +25,7 @@ pub(crate) struct Shared {
     pub(crate) id: PeerId,
     pub(crate) address: PeerAddress,
     pub(crate) direction: Direction,
+    pub(crate) remote: Option<SocketAddr>,
     pub(crate) encrypted: bool,
     pub(crate) info: PeerInfo,
     pub(crate) request_timeout: Duration,
@@ -75,6 +77,12 @@ impl Peer {
     #[must_use]
     pub fn direction(&self) -> Direction {
         self.0.direction
+    }
+
+    /// Where the connection really leads, if we dialled and there is no proxy between.
+    #[must_use]
+    pub fn remote(&self) -> Option<SocketAddr> {
+        self.0.remote
     }
 
     /// Whether the connection is encrypted.

@@ -1,6 +1,6 @@
 //! Opens connections: over TCP, through a SOCKS5 proxy, or within this process.
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::{
@@ -21,6 +21,20 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
+/// A connection that was opened.
+pub struct Dialed {
+    /// Its bytes.
+    pub stream: Box<dyn Stream>,
+    /// Where it really leads, if that is known: it is not behind a proxy. Two names may lead to one node.
+    pub remote: Option<SocketAddr>,
+}
+
+impl fmt::Debug for Dialed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialed").field("remote", &self.remote).finish_non_exhaustive()
+    }
+}
+
 /// A way to reach peers.
 #[async_trait]
 pub trait Dialer: Send + Sync + fmt::Debug {
@@ -28,7 +42,7 @@ pub trait Dialer: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// The peer was not reached.
-    async fn dial(&self, address: &PeerAddress) -> io::Result<Box<dyn Stream>>;
+    async fn dial(&self, address: &PeerAddress) -> io::Result<Dialed>;
 
     /// The addresses behind a DNS seed: those to dial in its place.
     ///
@@ -42,7 +56,7 @@ pub(crate) async fn connect(
     dialer: &dyn Dialer,
     address: &PeerAddress,
     limit: Duration,
-) -> Result<Box<dyn Stream>, ConnectError> {
+) -> Result<Dialed, ConnectError> {
     timeout(limit, dialer.dial(address))
         .await
         .map_err(|_| ConnectError::TimedOut)?

@@ -33,6 +33,7 @@ impl Talk {
             id: PeerId(1),
             address,
             direction: Direction::Outbound,
+            remote: None,
             link,
             options,
             events: sender,

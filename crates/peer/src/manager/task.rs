@@ -261,7 +261,9 @@ impl PoolTask {
         match notice {
             Notice::Ready(peer, verdict) => {
                 let id = peer.id();
-                let admission = self.pool.admit(id, peer.info(), peer.is_encrypted(), now());
+                let located = peer.remote().map_or(Ok(()), |remote| self.pool.locate(id, remote));
+                let admission =
+                    located.and_then(|()| self.pool.admit(id, peer.info(), peer.is_encrypted(), now()));
                 if admission.is_ok()
                     && let Some(live) = self.live.get_mut(&id)
                 {

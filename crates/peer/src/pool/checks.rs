@@ -127,7 +127,8 @@ impl Pool {
         self.dialed_since_fill = true;
         let group = address.network_group();
         let (direction, state) = (Direction::Outbound, State::Dialing { first });
-        let id = self.insert(Member { address: address.clone(), group, direction, is_extra, state });
+        let id =
+            self.insert(Member { address: address.clone(), group, direction, remote: None, is_extra, state });
         PoolOutput::Dial { id, address, transport }
     }
 

@@ -1,6 +1,9 @@
 //! One connection, or an attempt at one, as the pool sees it.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use crate::{Direction, Figures, NetworkGroup, PeerAddress, PeerInfo};
 
@@ -10,6 +13,8 @@ pub(super) struct Member {
     pub(super) address: PeerAddress,
     pub(super) group: NetworkGroup,
     pub(super) direction: Direction,
+    /// Where it really leads, if that is known.
+    pub(super) remote: Option<SocketAddr>,
     /// A further connection to an address that the book counts once.
     pub(super) is_extra: bool,
     pub(super) state: State,

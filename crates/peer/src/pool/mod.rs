@@ -9,6 +9,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -219,7 +220,24 @@ impl Pool {
         }
         let group = address.network_group();
         let (direction, state) = (Direction::Inbound, State::Dialing { first: false });
-        Some(self.insert(Member { address, group, direction, is_extra: true, state }))
+        Some(self.insert(Member { address, group, direction, remote: None, is_extra: true, state }))
+    }
+
+    /// Where a connection that we opened really leads. Two names may lead to one node, to which there shall be no more
+    /// connections than asked for.
+    ///
+    /// # Errors
+    /// There are enough already; then [`dial_failed`](Self::dial_failed) follows.
+    pub fn locate(&mut self, id: PeerId, remote: SocketAddr) -> Result<(), Refusal> {
+        let there =
+            self.members.iter().filter(|(other, member)| **other != id && member.remote == Some(remote));
+        if there.count() >= self.options.connections_per_host {
+            return Err(Refusal::Duplicate);
+        }
+        if let Some(member) = self.members.get_mut(&id) {
+            member.remote = Some(remote);
+        }
+        Ok(())
     }
 
     /// A peer has shaken hands. May it stay?

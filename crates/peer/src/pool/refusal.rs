@@ -39,8 +39,11 @@ impl Refusal {
     #[must_use]
     pub fn penalty(&self) -> Penalty {
         match self {
-            Self::Duplicate | Self::Full | Self::Replaced => Penalty::None,
-            Self::Banned | Self::NotAdvancing(_) | Self::TimeOuts(_) | Self::Errors(_) => Penalty::BackOff,
+            Self::Full | Self::Replaced => Penalty::None,
+            // Another name of the same node is to be dialled ever more seldom.
+            Self::Duplicate | Self::Banned | Self::NotAdvancing(_) | Self::TimeOuts(_) | Self::Errors(_) => {
+                Penalty::BackOff
+            }
             Self::Misbehaved(_) => Penalty::Ban,
         }
     }

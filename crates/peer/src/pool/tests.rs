@@ -293,3 +293,24 @@ fn the_same_seed_gives_the_same_trace() {
     assert!(first.len() > 30, "{}", first.len());
     assert_eq!(first, run());
 }
+
+#[test]
+fn two_names_of_one_node_are_one_connection() {
+    let mut talk = Talk::new(options(), &["localhost", "127.0.0.1"]);
+    let ids: Vec<PeerId> = talk.dials().into_iter().map(|(id, _)| id).collect();
+    let remote = "127.0.0.1:1".parse().unwrap();
+    assert_eq!(talk.pool.locate(ids[0], remote), Ok(()));
+    talk.connect(ids[0]);
+    assert_eq!(talk.pool.locate(ids[1], remote), Err(Refusal::Duplicate));
+    let reason = ConnectError::Handshake(Refusal::Duplicate.into());
+    let mut dials = 0;
+    talk.pool.dial_failed(ids[1], &reason, talk.now);
+    for _ in 0..600 {
+        talk.wait(1);
+        for (id, _) in talk.dials() {
+            dials += 1;
+            talk.pool.dial_failed(id, &reason, talk.now);
+        }
+    }
+    assert!(dials < 40, "{dials} dials in ten minutes: less and less often");
+}

@@ -12,7 +12,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{Dialer, Stream};
+use super::{Dialed, Dialer, Stream};
 use crate::PeerAddress;
 
 /// How many connections may wait to be accepted by one listener; more wait at the dialler.
@@ -85,12 +85,12 @@ impl Memory {
 
 #[async_trait]
 impl Dialer for Memory {
-    async fn dial(&self, address: &PeerAddress) -> io::Result<Box<dyn Stream>> {
+    async fn dial(&self, address: &PeerAddress) -> io::Result<Dialed> {
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
         let listener = self.lock().listeners.get(address).cloned().ok_or_else(refused)?;
         let (ours, theirs) = duplex(self.buffer);
         listener.send(theirs).await.map_err(|_| refused())?;
-        Ok(Box::new(ours))
+        Ok(Dialed { stream: Box::new(ours), remote: None })
     }
 
     async fn resolve(&self, seed: &str, _: u16) -> io::Result<Vec<PeerAddress>> {

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use tokio::net::{TcpStream, lookup_host};
 use tokio_socks::{Error as SocksError, tcp::Socks5Stream};
 
-use super::{Dialer, Stream};
+use super::{Dialed, Dialer};
 use crate::PeerAddress;
 
 /// How many addresses are taken of one DNS seed.
@@ -161,13 +161,17 @@ impl Tcp {
 #[async_trait]
 impl Dialer for Tcp {
     /// Without a proxy a host name is resolved first and every address of it tried.
-    async fn dial(&self, address: &PeerAddress) -> io::Result<Box<dyn Stream>> {
-        let stream = match self.proxy(&address.host)? {
-            Some(proxy) => self.dial_through(proxy, address).await?,
-            None => TcpStream::connect((address.host.as_str(), address.port)).await?,
+    async fn dial(&self, address: &PeerAddress) -> io::Result<Dialed> {
+        let (stream, remote) = match self.proxy(&address.host)? {
+            Some(proxy) => (self.dial_through(proxy, address).await?, None),
+            None => {
+                let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
+                let remote = stream.peer_addr()?;
+                (stream, Some(remote))
+            }
         };
         stream.set_nodelay(self.options.nodelay)?;
-        Ok(Box::new(stream))
+        Ok(Dialed { stream: Box::new(stream), remote })
     }
 
     /// With a proxy the seed itself is the only address: the proxy resolves it when it is dialled.

@@ -92,7 +92,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 async fn greeting(dialer: &dyn Dialer, to: &PeerAddress) -> String {
     let mut stream = connect(dialer, to, LIMIT).await.unwrap_or_else(|error| panic!("{to}: {error}"));
     let mut text = [0; 5];
-    stream.read_exact(&mut text).await.unwrap();
+    stream.stream.read_exact(&mut text).await.unwrap();
     String::from_utf8(text.to_vec()).unwrap()
 }
 
@@ -235,7 +235,7 @@ async fn listeners_in_memory_are_found_by_address() {
     let mut dialled = connect(&network, &here, LIMIT).await.unwrap();
     let mut accepted = listener.accept().await;
     let both = async {
-        tokio::join!(dialled.write_all(b"over four"), async {
+        tokio::join!(dialled.stream.write_all(b"over four"), async {
             let mut text = [0; 9];
             accepted.read_exact(&mut text).await.unwrap();
             text
@@ -243,7 +243,7 @@ async fn listeners_in_memory_are_found_by_address() {
     };
     assert_eq!(both.await.1, *b"over four");
     drop(accepted);
-    assert_eq!(dialled.read(&mut [0; 1]).await.unwrap(), 0, "closed");
+    assert_eq!(dialled.stream.read(&mut [0; 1]).await.unwrap(), 0, "closed");
 
     network.name("seed", vec![here.clone(), there.clone()]).unwrap();
     assert_eq!(network.resolve("seed", 9).await.unwrap(), [here.clone(), there]);
