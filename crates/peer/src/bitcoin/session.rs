@@ -47,6 +47,8 @@ enum State {
     AwaitProof {
         info: PeerInfo,
         block: BlockHash,
+        /// The peer has read the question: it answered the ping that followed.
+        has_read: bool,
     },
     Ready,
 }
@@ -155,12 +157,15 @@ impl BitcoinSession {
 
     /// BTC, BSV and BCH share ports, and two of them their magic: only blocks tell them apart. Who claims to have the block
     /// that our chain has and its sisters have not shows its header when asked for nothing else.
+    ///
+    /// Who does not know the block says nothing. A ping after the question tells that from a line that went dead: nodes
+    /// answer in order.
     fn greeted(&mut self, info: PeerInfo, out: &mut Outbox<Message>) {
         match self.network.chain_block {
             Some((height, block)) if self.options.needs == Needs::Blocks && info.claimed_height >= height => {
                 let locator = Locator { protocol: PROTOCOL_VERSION as u32, hashes: Vec::new(), stop: block };
-                out.messages.push(Message::GetHeaders(locator));
-                self.state = State::AwaitProof { info, block };
+                out.messages.extend([Message::GetHeaders(locator), Message::Ping(self.nonce)]);
+                self.state = State::AwaitProof { info, block, has_read: false };
             }
             _ => self.ready(info, out),
         }
@@ -174,10 +179,12 @@ impl BitcoinSession {
 
     /// Listens for the proof, and otherwise to what needs an answer only.
     fn prove(&mut self, message: Message, out: &mut Outbox<Message>) -> Result<(), Violation> {
-        let State::AwaitProof { info, block } = &self.state else { return Ok(()) };
+        let nonce = self.nonce;
+        let State::AwaitProof { info, block, has_read } = &mut self.state else { return Ok(()) };
         match message {
             Message::Version(_) => return Err(Violation::SecondVersion),
             Message::Ping(nonce) => out.messages.push(Message::Pong(nonce)),
+            Message::Pong(answered) => *has_read |= answered == nonce,
             Message::Headers(headers) => match &headers[..] {
                 // Nodes in their first download answer so.
                 [] => return Err(Violation::Behind),
@@ -369,7 +376,7 @@ impl Session for BitcoinSession {
 
     fn overdue(&self) -> DisconnectReason {
         match &self.state {
-            State::AwaitProof { block, .. } => Violation::WrongChain { block: *block }.into(),
+            State::AwaitProof { block, has_read: true, .. } => Violation::WrongChain { block: *block }.into(),
             _ => DisconnectReason::HandshakeTimedOut,
         }
     }

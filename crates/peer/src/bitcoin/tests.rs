@@ -290,13 +290,19 @@ fn a_peer_that_claims_to_be_past_the_fork_shows_our_side_of_it() {
         talk.said();
         talk.hear(Message::Verack).unwrap();
         assert!(
-            matches!(&talk.out.messages[..], [Message::GetHeaders(l)] if l.hashes.is_empty() && l.stop == block)
+            matches!(&talk.out.messages[..], [Message::GetHeaders(l), Message::Ping(7)] if l.hashes.is_empty() && l.stop == block)
         );
         assert_eq!(talk.out.events, [SessionEvent::Greeted], "not ready yet");
         talk.hear(Message::Ping(3)).unwrap();
         assert!(matches!(talk.out.messages.last(), Some(Message::Pong(3))));
         // An announcement proves nothing.
         talk.hear(Message::Headers(vec![network.genesis()])).unwrap();
+        talk.hear(Message::Pong(3)).unwrap();
+        assert!(
+            matches!(talk.session.overdue(), DisconnectReason::HandshakeTimedOut),
+            "the line may have died before the question came"
+        );
+        talk.hear(Message::Pong(7)).unwrap();
         let reason = talk.session.overdue();
         assert_eq!(reason.to_string(), format!("is on another chain: it does not show block {block}"));
         assert_eq!(reason.penalty(), crate::Penalty::Ban);

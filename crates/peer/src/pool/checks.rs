@@ -1,6 +1,6 @@
 //! What the pool does by itself: dials, looks at its peers, replaces the worst.
 
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
 use super::{
     Direction, ENOUGH_ADDRESSES, FAILED_FILLS, Member, Pool, PoolOutput, RESOLVE_INTERVAL, Refusal, State,
@@ -89,18 +89,17 @@ impl Pool {
         if let Some(address) = self.preferred.take()
             && !self.is_banned(&address, now)
             && !self.is_in_use(&address)
+            && self.has_room_in_network(&address, None)
         {
             return Some(self.dial(address, false, now));
         }
         let Self { members, scores, given, options, .. } = self;
         let filter = |address: &PeerAddress, group: NetworkGroup| {
-            let in_group =
-                members.values().filter(|m| m.direction == Direction::Outbound && m.group == group).count();
-            // What the user gave is dialled whatever its network.
             let is_in_use =
                 members.values().any(|m| m.direction == Direction::Outbound && m.address == *address);
             !is_in_use
-                && (in_group < options.per_network_group || given.contains(address))
+                && (count_network(members, &group, None) < options.per_network_group
+                    || given.contains(address))
                 && scores.get(&address.host, now) < super::MAX_POINTS
         };
         if let Some(address) = self.book.next(unix, filter) {
@@ -271,6 +270,7 @@ impl Pool {
             .recently_worked(16, unix)
             .into_iter()
             .filter(|entry| !entry.is_banned(unix) && !self.is_in_use(&entry.address))
+            .filter(|entry| self.has_room_in_network(&entry.address, Some(id)))
             .filter(|entry| entry.speed.is_some_and(|other| other as f64 > 2.0 * speed))
             .max_by_key(|entry| entry.speed);
         if let Some(address) = better.map(|entry| entry.address.clone()) {
@@ -306,6 +306,13 @@ impl Pool {
             .count()
     }
 
+    /// Whether the address may be connected to besides those of its network, one of which is about to leave. What the user
+    /// gave is dialled whatever its network.
+    fn has_room_in_network(&self, address: &PeerAddress, leaving: Option<PeerId>) -> bool {
+        let there = count_network(&self.members, &address.network_group(), leaving);
+        there < self.options.per_network_group || self.given.contains(address)
+    }
+
     fn is_in_use(&self, address: &PeerAddress) -> bool {
         self.connections_to(address) > 0
     }
@@ -316,4 +323,16 @@ impl Pool {
             .filter(|member| member.direction == Direction::Outbound && member.address == *address)
             .count()
     }
+}
+
+/// How many connections we have opened into a network.
+fn count_network(
+    members: &BTreeMap<PeerId, Member>,
+    group: &NetworkGroup,
+    except: Option<PeerId>,
+) -> usize {
+    let is_there = |(id, member): &(&PeerId, &Member)| {
+        member.direction == Direction::Outbound && member.group == *group && Some(**id) != except
+    };
+    members.iter().filter(is_there).count()
 }

@@ -19,6 +19,8 @@ const MAX_BLOCKS: usize = 64;
 const MAX_OWN: usize = 16;
 /// How many hosts make a rumour a fact.
 const WITNESSES: usize = 2;
+/// A block that becomes a fact so soon after a peer joined may have come to that peer before, which then never tells of it.
+const PROPAGATION: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 pub(super) struct Heights {
@@ -113,7 +115,9 @@ impl Heights {
                     .iter()
                     .skip(*at)
                     .any(|later| later.peers.contains(id) && later.since.is_some());
-                block.since.is_some_and(|since| since >= peer.joined && is_late(since, peer)) && !has_later
+                block.since.is_some_and(|since| {
+                    since.saturating_duration_since(peer.joined) >= PROPAGATION && is_late(since, peer)
+                }) && !has_later
             });
             let height = self.height.is_some_and(|(height, since)| {
                 peer.height.is_some_and(|own| own < height) && since >= peer.joined && is_late(since, peer)
@@ -172,6 +176,18 @@ mod tests {
     }
 
     #[test]
+    fn who_may_have_had_a_block_before_it_joined_is_not_behind() {
+        let now = Instant::now();
+        let mut heights = peers(2, now);
+        let joined = now + PATIENCE;
+        heights.join(PeerId(2), "host2", joined);
+        (0..2).for_each(|n| heights.told_block(PeerId(n), hash(1), joined + Duration::from_secs(20)));
+        assert_eq!(heights.behind(PATIENCE, joined + 9 * PATIENCE), None);
+        (0..2).for_each(|n| heights.told_block(PeerId(n), hash(2), joined + PROPAGATION));
+        assert_eq!(heights.behind(PATIENCE, joined + 9 * PATIENCE), Some(PeerId(2)));
+    }
+
+    #[test]
     fn a_peer_that_oscillates_its_height_counted_as_alive() {
         let now = Instant::now();
         let mut heights = peers(3, now);
@@ -211,6 +227,7 @@ mod tests {
     fn a_flood_of_made_up_blocks_is_bounded_and_pushes_out_its_own() {
         let now = Instant::now();
         let mut heights = peers(3, now);
+        let now = now + PROPAGATION;
         heights.told_block(PeerId(0), hash(1), now);
         heights.told_block(PeerId(1), hash(1), now);
         for n in 0..10_000_u32 {

@@ -195,6 +195,35 @@ fn the_slowest_makes_room_for_one_measured_to_be_twice_as_fast() {
 }
 
 #[test]
+fn a_faster_peer_is_no_way_around_the_limit_of_its_network() {
+    let hosts = ["1.1.0.1", "2.2.0.1", "1.1.0.2"];
+    let two = PoolOptions { max_peers: 2, discovery: Discovery::On, ..options() };
+    let mut talk = Talk::new(two, &[]);
+    talk.pool.resolved(hosts.iter().map(|host| address(host)).collect(), talk.now);
+    talk.poll();
+    let sample = |talk: &mut Talk, id, speed: f64| {
+        let mut figures = Figures::new(talk.now);
+        (figures.speed, figures.received) = (Some(speed), 1);
+        talk.pool.sample(id, figures, talk.now);
+    };
+    // One of the two in the same network was fast and left; the other one took its place, faster than the third.
+    let connected: Vec<(PeerId, String)> = talk.dials();
+    connected.iter().for_each(|(id, _)| talk.connect(*id));
+    let (fast, left) = connected.into_iter().find(|(_, host)| host.starts_with("1.1.")).unwrap();
+    sample(&mut talk, fast, 1e9);
+    talk.wait(61);
+    talk.pool.ended(fast, &Refusal::TimeOuts(16).into(), false, talk.now);
+    talk.poll();
+    let (other, host) = talk.dials().remove(0);
+    assert!(host.starts_with("1.1.") && host != left, "{host}");
+    talk.connect(other);
+    let ids: Vec<PeerId> = talk.pool.peers(talk.now).iter().map(|peer| peer.id).collect();
+    ids.iter().for_each(|id| sample(&mut talk, *id, if *id == other { 1e6 } else { 1e5 }));
+    talk.wait(400);
+    assert!(talk.disconnects().is_empty(), "the fast one's network has its connection");
+}
+
+#[test]
 fn several_connections_to_one_address_only_when_asked() {
     let mut talk = Talk::new(PoolOptions { connections_per_host: 3, ..options() }, &["a"]);
     assert_eq!(talk.dials().len(), 1, "one until it works");
@@ -267,31 +296,36 @@ fn inbound_peers_have_their_own_room() {
 
 #[test]
 fn the_same_seed_gives_the_same_trace() {
-    let run = || {
+    let run = |seed| {
         let hosts: Vec<String> = (0..30).map(|n| format!("host{n}")).collect();
         let mut talk = Talk::new(options(), &hosts.iter().map(String::as_str).collect::<Vec<_>>());
-        let mut trace = Vec::new();
-        let mut random = fastrand::Rng::with_seed(5);
+        let (mut trace, mut connected) = (Vec::new(), Vec::new());
+        let mut random = fastrand::Rng::with_seed(seed);
         let start = talk.now;
         for _ in 0..300 {
             for (id, host) in talk.dials() {
                 trace.push((host, (talk.now - start).as_millis()));
-                match random.u8(..3) {
-                    0 => talk.pool.dial_failed(id, &ConnectError::TimedOut, talk.now),
-                    1 => talk.connect(id),
-                    _ => {
-                        talk.connect(id);
-                        talk.end(id, &DisconnectReason::Closed);
-                    }
+                if random.u8(..3) == 0 {
+                    talk.pool.dial_failed(id, &ConnectError::TimedOut, talk.now);
+                } else {
+                    talk.connect(id);
+                    connected.push(id);
+                }
+            }
+            // Most that are connected stay for some rounds.
+            for n in (0..connected.len()).rev() {
+                if random.u8(..8) == 0 {
+                    talk.end(connected.swap_remove(n), &DisconnectReason::Closed);
                 }
             }
             talk.wait(7);
         }
         trace
     };
-    let first = run();
-    assert!(first.len() > 30, "{}", first.len());
-    assert_eq!(first, run());
+    let first = run(5);
+    assert!(first.len() > 100, "{} dials", first.len());
+    assert_eq!(first, run(5));
+    assert_ne!(first, run(6));
 }
 
 #[test]
