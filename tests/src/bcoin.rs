@@ -1,7 +1,7 @@
 //! A real node of another implementation on a private network.
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::{Child, Command, Stdio},
     thread::sleep,
@@ -48,7 +48,11 @@ impl Bcoin {
             return None;
         };
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let (http, wallet, p2p) = (free_address(), free_address(), free_address());
+        let (http, wallet, p2p) = (
+            free_address(Ipv4Addr::LOCALHOST),
+            free_address(Ipv4Addr::LOCALHOST),
+            free_address(Ipv4Addr::LOCALHOST),
+        );
         let mut command = Command::new("node");
         command
             .arg(programs.join(program))
@@ -113,6 +117,20 @@ impl Bcoin {
     pub fn wallet(&self, path: &str) -> Value {
         let url = format!("http://{}/wallet/primary{path}", self.wallet);
         answer(minreq::get(url)).unwrap_or_else(|error| panic!("GET {path}: {error}"))
+    }
+
+    /// A signed transaction of the node's wallet that was not sent, as hexadecimal text.
+    ///
+    /// # Panics
+    /// The wallet has no money.
+    #[must_use]
+    pub fn payment(&self, address: &str) -> String {
+        let body = json!({"rate": 10_000, "outputs": [{"address": address, "value": 10_000}]}).to_string();
+        let request = minreq::post(format!("http://{}/wallet/primary/create", self.wallet))
+            .with_header("Content-Type", "application/json")
+            .with_body(body);
+        let created = answer(request).unwrap_or_else(|error| panic!("create: {error}"));
+        created["hex"].as_str().unwrap_or_else(|| panic!("create: {created}")).to_owned()
     }
 
     /// The output script of an address of the node's wallet, as hexadecimal text.

@@ -1,8 +1,8 @@
 //! A real node on a private network.
 
 use std::{
-    net::SocketAddr,
-    path::PathBuf,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread::sleep,
     time::{Duration, Instant},
@@ -16,12 +16,16 @@ use crate::{free_address, on_path};
 /// `tipward:tipward`, for HTTP.
 const AUTHORIZATION: &str = "Basic dGlwd2FyZDp0aXB3YXJk";
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a node may take for what it is waited for.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A `bitcoind` on regtest and on loopback, with an empty chain. It is stopped when dropped.
 #[derive(Debug)]
 pub struct Bitcoind {
     child: Child,
-    _dir: TempDir,
+    binary: PathBuf,
+    arguments: Vec<String>,
+    dir: TempDir,
     rpc: SocketAddr,
     p2p: SocketAddr,
 }
@@ -31,39 +35,69 @@ impl Bitcoind {
     /// is looked for in the environment variable `BITCOIND` and on the path.
     #[must_use]
     pub fn start(arguments: &[&str]) -> Option<Self> {
+        Self::start_on(Ipv4Addr::LOCALHOST, arguments)
+    }
+
+    /// Starts a node that peers find at another address of the loopback, so that it counts as another host.
+    ///
+    /// # Panics
+    /// The node does not start.
+    #[must_use]
+    pub fn start_on(host: Ipv4Addr, arguments: &[&str]) -> Option<Self> {
         let Some(binary) = find() else {
             crate::missing("TIPWARD_REQUIRE_NODES", "no bitcoind: set BITCOIND or put it on the path");
             return None;
         };
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let (rpc, p2p) = (free_address(), free_address());
-        let child = Command::new(binary)
-            .arg("-regtest")
-            .arg(format!("-datadir={}", dir.path().display()))
-            .arg(format!("-rpcport={}", rpc.port()))
-            .arg(format!("-bind={p2p}"))
-            .args(["-rpcuser=tipward", "-rpcpassword=tipward", "-rpcbind=127.0.0.1", "-rpcallowip=127.0.0.1"])
-            .args([
-                "-listenonion=0",
-                "-dnsseed=0",
-                "-fixedseeds=0",
-                "-discover=0",
-                "-natpmp=0",
-                "-fallbackfee=0.0001",
-            ])
-            .args(["-printtoconsole=0", "-server=1"])
-            .args(arguments)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("bitcoind starts");
-        let node = Self { child, _dir: dir, rpc, p2p };
+        let (rpc, p2p) = (free_address(Ipv4Addr::LOCALHOST), free_address(host));
+        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let child = spawn(&binary, &arguments, &dir, rpc, p2p);
+        let node = Self { child, binary, arguments, dir, rpc, p2p };
+        node.wait_until_it_answers();
+        Some(node)
+    }
+
+    fn wait_until_it_answers(&self) {
         let deadline = Instant::now() + START_TIMEOUT;
-        while let Err(error) = node.try_rpc("getblockcount", &json!([])) {
+        while let Err(error) = self.try_rpc("getblockcount", &json!([])) {
             assert!(Instant::now() < deadline, "bitcoind does not answer: {error}");
             sleep(Duration::from_millis(100));
         }
-        Some(node)
+    }
+
+    /// Stops the node as its operator would, and waits for its end.
+    ///
+    /// # Panics
+    /// It does not end.
+    pub fn stop(&mut self) {
+        let _ = self.rpc("stop", &json!([]));
+        let deadline = Instant::now() + PATIENCE;
+        while self.child.try_wait().expect("it is our child").is_none() {
+            assert!(Instant::now() < deadline, "bitcoind does not stop");
+            sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Starts the node again after [`stop`](Self::stop), with the chain that it had.
+    pub fn start_again(&mut self) {
+        self.child = spawn(&self.binary, &self.arguments, &self.dir, self.rpc, self.p2p);
+        self.wait_until_it_answers();
+    }
+
+    /// Ends the node at once.
+    pub fn kill(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+
+    /// Freezes the node: its sockets stay open and nobody answers there.
+    ///
+    /// # Panics
+    /// There is no `kill`.
+    pub fn freeze(&self) {
+        let pid = self.child.id().to_string();
+        let done = Command::new("kill").args(["-STOP", &pid]).status().expect("kill runs");
+        assert!(done.success(), "bitcoind was not stopped");
     }
 
     /// Where the node talks to peers.
@@ -120,6 +154,50 @@ impl Bitcoind {
         self.rpc("getblock", &json!([hash, 0])).as_str().expect("a block").to_owned()
     }
 
+    /// What the node says about its peers.
+    #[must_use]
+    pub fn peers(&self) -> Vec<Value> {
+        self.rpc("getpeerinfo", &json!([])).as_array().expect("a list").clone()
+    }
+
+    /// Ends the connection to every peer.
+    pub fn disconnect_all(&self) {
+        for peer in self.peers() {
+            // It may have gone meanwhile.
+            self.try_rpc("disconnectnode", &json!(["", peer["id"]])).ok();
+        }
+    }
+
+    /// The identifiers of the transactions that wait for a block.
+    #[must_use]
+    pub fn mempool(&self) -> Vec<String> {
+        let ids = self.rpc("getrawmempool", &json!([]));
+        ids.as_array().expect("a list").iter().map(|id| id.as_str().expect("an id").to_owned()).collect()
+    }
+
+    /// Waits until `is_there`.
+    ///
+    /// # Panics
+    /// Not within two minutes.
+    pub async fn wait_for(&self, what: &str, is_there: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_there(self) {
+            let (height, peers) = (self.height(), self.peers());
+            assert!(Instant::now() < deadline, "waited in vain for {what}: at {height}, peers {peers:#?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// A signed transaction of the wallet that was not sent, as hexadecimal text. Two of them have no coin in common.
+    #[must_use]
+    pub fn payment(&self, address: &str) -> String {
+        let empty = self.rpc("createrawtransaction", &json!([[], {address: 0.01}]));
+        let funded = self.rpc("fundrawtransaction", &json!([empty, {"lockUnspents": true}]));
+        let signed = self.rpc("signrawtransactionwithwallet", &json!([funded["hex"]]));
+        assert_eq!(signed["complete"], true);
+        signed["hex"].as_str().expect("a transaction").to_owned()
+    }
+
     /// Opens a wallet and returns an address of it.
     #[must_use]
     pub fn wallet(&self) -> String {
@@ -146,9 +224,24 @@ impl Bitcoind {
 
 impl Drop for Bitcoind {
     fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
+        self.kill();
     }
+}
+
+fn spawn(binary: &Path, arguments: &[String], dir: &TempDir, rpc: SocketAddr, p2p: SocketAddr) -> Child {
+    Command::new(binary)
+        .arg("-regtest")
+        .arg(format!("-datadir={}", dir.path().display()))
+        .arg(format!("-rpcport={}", rpc.port()))
+        .arg(format!("-bind={p2p}"))
+        .args(["-rpcuser=tipward", "-rpcpassword=tipward", "-rpcbind=127.0.0.1", "-rpcallowip=127.0.0.1"])
+        .args(["-listenonion=0", "-dnsseed=0", "-fixedseeds=0", "-discover=0", "-natpmp=0"])
+        .args(["-fallbackfee=0.0001", "-addresstype=bech32", "-printtoconsole=0", "-server=1"])
+        .args(arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("bitcoind starts")
 }
 
 fn find() -> Option<PathBuf> {

@@ -6,16 +6,20 @@
 mod bcoin;
 mod bitcoind;
 mod compare;
+mod peers;
+mod socks;
 mod throttle;
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
 };
 
 pub use bcoin::Bcoin;
 pub use bitcoind::Bitcoind;
 pub use compare::{archived_blocks, assert_archive_holds, wait_for};
+pub use peers::{PATIENCE, Peers, patiently};
+pub use socks::{Socks, Through};
 pub use throttle::Throttle;
 
 /// The README's code, compiled and run with the other tests.
@@ -49,7 +53,7 @@ fn on_path(name: &str) -> Option<PathBuf> {
 }
 
 /// A port that was free just now.
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+fn free_address(host: Ipv4Addr) -> SocketAddr {
+    let listener = TcpListener::bind((host, 0)).expect("a free port");
     listener.local_addr().expect("a bound listener has an address")
 }

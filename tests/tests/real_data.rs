@@ -152,7 +152,7 @@ async fn real_segwit_blocks_arrive_byte_for_byte() {
             PeerEvent::Reply { reply: Reply::BlockEnd(end), .. } => {
                 arrived.push((end.block, std::mem::take(&mut raw).freeze()));
             }
-            PeerEvent::Settled | PeerEvent::Reply { .. } => {}
+            PeerEvent::Settled | PeerEvent::Changed(_) | PeerEvent::Primary(_) | PeerEvent::Reply { .. } => {}
             other => panic!("{other:?}"),
         }
     }

@@ -59,13 +59,17 @@ impl Attempt {
                 Ok(dialed) => dialed,
                 Err(reason) => return self.failed(reason).await,
             };
-            let ended = self.talk(dialed, Direction::Outbound, encrypted).await;
+            let mut ended = self.talk(dialed, Direction::Outbound, encrypted).await;
             let is_hint = !ended.was_ready
                 && (ended.reason.is_clear_text() || (!ended.has_heard && ended.reason.is_hanging_up()));
-            if encrypted && is_hint && self.options.encrypt == Encrypt::Prefer {
-                (encrypted, fell_back) = (false, true);
-                self.seed = self.seed.wrapping_add(1);
-                continue;
+            match self.options.encrypt {
+                Encrypt::Prefer if encrypted && is_hint => {
+                    (encrypted, fell_back) = (false, true);
+                    self.seed = self.seed.wrapping_add(1);
+                    continue;
+                }
+                Encrypt::Require if is_hint => ended.reason = DisconnectReason::NotEncrypted,
+                Encrypt::Prefer | Encrypt::Require | Encrypt::Off => {}
             }
             return self.ended(ended, fell_back).await;
         }

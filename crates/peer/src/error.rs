@@ -51,7 +51,7 @@ pub enum DisconnectReason {
     /// The encryption broke.
     #[error(transparent)]
     Encryption(#[from] EncryptionError),
-    /// The peer does not encrypt, and has to.
+    /// The peer does not encrypt, or hung up on it without a word; and it has to.
     #[error("does not encrypt")]
     NotEncrypted,
     /// The peer sent a message that it must not send, at least not now.

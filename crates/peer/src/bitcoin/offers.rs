@@ -19,12 +19,12 @@ pub(super) struct Offers {
 
 impl Offers {
     pub(super) fn add(&mut self, id: Txid, transaction: Transaction) {
-        if self.transactions.contains_key(&id) {
-            return;
-        }
         self.bytes += transaction.as_bytes().len();
-        self.transactions.insert(id, transaction);
-        self.order.push_back(id);
+        // The same transaction may come with other witnesses: the latest ones count.
+        match self.transactions.insert(id, transaction) {
+            Some(before) => self.bytes -= before.as_bytes().len(),
+            None => self.order.push_back(id),
+        }
         while self.order.len() > MAX_OFFERS || (self.bytes > MAX_BYTES && self.order.len() > 1) {
             let oldest = self.order.pop_front().and_then(|id| self.transactions.remove(&id));
             self.bytes -= oldest.map_or(0, |transaction| transaction.as_bytes().len());
@@ -66,5 +66,24 @@ mod tests {
         assert!(offers.get(&ids[0]).is_none() && offers.get(&ids[1]).is_some());
         assert_eq!((offers.order.len(), offers.transactions.len()), (MAX_OFFERS, MAX_OFFERS));
         assert_eq!(offers.bytes, MAX_OFFERS * transaction(0).as_bytes().len());
+    }
+
+    #[test]
+    fn the_latest_witnesses_are_handed_over() {
+        let with_witness = |item: &[u8]| {
+            let mut bytes = vec![2, 0, 0, 0, 0, 1, 1];
+            bytes.extend([7; 36]);
+            bytes.extend([0, 255, 255, 255, 255, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, item.len() as u8]);
+            bytes.extend(item);
+            bytes.extend([0; 4]);
+            Transaction::new(Bytes::from(bytes)).unwrap()
+        };
+        let (spoiled, good) = (with_witness(&[1, 2, 3]), with_witness(&[4]));
+        assert_eq!(spoiled.txid(), good.txid());
+        let mut offers = Offers::default();
+        offers.add(good.txid(), spoiled);
+        offers.add(good.txid(), good.clone());
+        assert_eq!(offers.get(&good.txid()).map(Transaction::as_bytes), Some(good.as_bytes()));
+        assert_eq!((offers.order.len(), offers.bytes), (1, good.as_bytes().len()));
     }
 }

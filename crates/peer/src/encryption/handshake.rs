@@ -22,6 +22,10 @@ use super::{EncryptionError, Entropy, check_length, entropy::MAX_GARBAGE};
 const KEY: usize = 64;
 /// The size of what ends the garbage, in bytes.
 const TERMINATOR: usize = 16;
+/// The most bytes of garbage that are sent before the peer has answered. Nodes that know no encryption take each 24 bytes for
+/// a broken message, and bcoin bans for ten of them. The rest of the garbage costs no time later: what ends it has to wait for
+/// the peer's key anyway.
+const EARLY_GARBAGE: usize = 128;
 
 /// A handshake that is not done.
 pub(super) struct Handshaking {
@@ -120,12 +124,18 @@ async fn shake_hands(
     let handshake = Handshake::new_with_rng(magic, role, &mut Secret(secret), &Secp256k1::signing_only())?;
     let mut key = vec![0; KEY + garbage.len()];
     let handshake = handshake.send_key(Some(&garbage), &mut key)?;
-    pipe.lock().output.extend_from_slice(&key);
+    let early = match role {
+        // No more than may be, and not always the same: the length of the first bytes shall say nothing.
+        Role::Initiator => KEY + garbage.len() % (EARLY_GARBAGE + 1),
+        Role::Responder => key.len(),
+    };
+    pipe.lock().output.extend_from_slice(&key[..early]);
 
     pipe.wait(magic.len()).await;
     if pipe.lock().input.starts_with(&magic) {
         return Err(EncryptionError::V1Peer); // which may send less than a key
     }
+    pipe.lock().output.extend_from_slice(&key[early..]);
     let handshake = handshake.receive_key(pipe.take_array().await)?;
     let mut version = vec![0; Handshake::<ReceivedKey<'_>>::send_version_len(None)];
     let mut waiting = handshake.send_version(&mut version, None)?;

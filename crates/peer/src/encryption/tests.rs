@@ -130,6 +130,20 @@ fn the_same_seed_sends_the_same_bytes() {
 }
 
 #[test]
+fn who_does_not_encrypt_gets_little_garbage() {
+    let mut lengths = std::collections::BTreeSet::new();
+    for garbage in 0..=4095 {
+        let (mut a, _) = Side::pair(1, (garbage, 0));
+        a.machine.seal(&mut a.records, &mut a.sent).unwrap();
+        assert!((64..=64 + 128).contains(&a.sent.len()) && a.sent.len() <= 64 + garbage, "{garbage}");
+        lengths.insert(a.sent.split().len());
+        let answer = a.hear(&MAGIC);
+        assert_eq!((answer, a.sent.len()), (Err(EncryptionError::V1Peer), 0));
+    }
+    assert_eq!(lengths.len(), 129, "every length is seen");
+}
+
+#[test]
 fn a_codec_speaks_through_it() {
     let (mut a, mut b) = ready();
     let mut codec = Codec::new(Network::BTC);
