@@ -1,12 +1,12 @@
 //! The arguments.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use etcetera::BaseStrategy;
 use tipward_chain::sync::peer::wire::bitcoin::Network;
 
-use crate::Failure;
+use crate::{Failure, transport::TransportArguments};
 
 /// Brings a machine to the tip of a block chain over the peer-to-peer network.
 #[derive(Debug, Parser)]
@@ -20,6 +20,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Downloads headers and blocks to the tip; without arguments, from a simulated network.
     Sync(SyncArguments),
+    /// Connects and shows the peers, live; without arguments, those of a simulated network.
+    Peers(PeersArguments),
     /// Shows a block of the archive.
     Block(BlockArguments),
     /// Serves a simulated node until it is interrupted.
@@ -52,7 +54,45 @@ pub(crate) struct SyncArguments {
     /// Download headers and no blocks.
     #[arg(long)]
     pub(crate) headers_only: bool,
+    #[command(flatten)]
+    pub(crate) transport: TransportArguments,
     /// Print JSON lines, the last one a summary.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Log to stderr; twice for more.
+    #[arg(short, long, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PeersArguments {
+    /// The network; see `tipward sync --help`.
+    #[arg(long, value_name = "NAME", default_value = "demo", value_parser = network)]
+    pub(crate) network: &'static Network,
+    /// A node to connect to, instead of those that DNS seeds name; may be given several times.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) connect: Vec<String>,
+    /// The most connections to open.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) max_peers: u16,
+    /// Take connections of others here; may be given several times.
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Keep the address book in this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) book: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) transport: TransportArguments,
+    /// How often to show the peers.
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    pub(crate) interval: Duration,
+    /// End after this time.
+    #[arg(long = "for", value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) duration: Option<Duration>,
+    /// End when the peers were shown so many times.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// Print a JSON object each time, on a line.
     #[arg(long)]
     pub(crate) json: bool,
     /// Log to stderr; twice for more.
@@ -106,6 +146,14 @@ fn network(name: &str) -> Result<&'static Network, String> {
         let names: Vec<&str> = Network::ALL.iter().map(|network| network.name).collect();
         format!("no such network; there are {}", names.join(", "))
     })
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse()
+        .ok()
+        .filter(|seconds| (0.1..=1e7).contains(seconds))
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| "a number of seconds from 0.1 to 10000000 is needed".to_owned())
 }
 
 /// The directory that a network's data is kept in unless another is asked for.

@@ -3,9 +3,11 @@
 mod args;
 mod block;
 mod inspect;
+mod peers;
 mod report;
 mod simnet;
 mod sync;
+mod transport;
 
 use std::{fmt, io::Write, process::ExitCode};
 
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         Command::Sync(arguments) => sync::run(&arguments),
+        Command::Peers(arguments) => peers::run(&arguments),
         Command::Block(arguments) => block::run(&arguments),
         Command::Simnet(arguments) => simnet::run(&arguments),
         Command::Inspect { file } => inspect::run(&file),

@@ -244,6 +244,6 @@ fn id(block: &BlockId) -> Value {
 }
 
 /// A peer's words without what could move the cursor.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
 }

@@ -7,7 +7,7 @@ use std::{
 
 use tipward_chain::{
     Node, NodeError,
-    sync::{Event, peer::PeerAddress, peer::wire::bitcoin::Network},
+    sync::{Event, peer::ManagerOptions, peer::wire::bitcoin::Network},
 };
 use tipward_simnet::Demo;
 
@@ -17,27 +17,25 @@ use crate::{
     interrupted,
     report::{Report, Reporter},
     runtime, trace,
+    transport::addresses,
 };
 
 /// What the chains of the demo are drawn from.
-const DEMO_SEED: u64 = 1;
+pub(crate) const DEMO_SEED: u64 = 1;
 const TICK: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(arguments: &SyncArguments) -> Result<(), Failure> {
-    let addresses = arguments
-        .connect
-        .iter()
-        .map(|text| PeerAddress::parse(text, arguments.network.default_port))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| Failure::Usage(format!("--connect: {error}")))?;
+    let mut options = ManagerOptions::default();
+    options.addresses = addresses(&arguments.connect, arguments.network)?;
+    arguments.transport.apply(arguments.network, &mut options)?;
     trace(arguments.verbose);
-    runtime()?.block_on(sync(arguments, addresses))
+    runtime()?.block_on(sync(arguments, options))
 }
 
-async fn sync(arguments: &SyncArguments, mut addresses: Vec<PeerAddress>) -> Result<(), Failure> {
+async fn sync(arguments: &SyncArguments, mut options: ManagerOptions) -> Result<(), Failure> {
     let started = Instant::now();
     let reporter = Reporter::choose(arguments.json, arguments.verbose > 0);
-    let is_demo = arguments.network == Network::DEMO && addresses.is_empty();
+    let is_demo = arguments.network == Network::DEMO && options.addresses.is_empty();
     let data_dir = data_dir(arguments, is_demo)?;
     let mut demo = None;
     if is_demo {
@@ -45,10 +43,10 @@ async fn sync(arguments: &SyncArguments, mut addresses: Vec<PeerAddress>) -> Res
             .await
             .map_err(|error| Failure::Failed(format!("cannot start the simulated network: {error}")))?;
         reporter.demo(&network);
-        addresses = network.nodes().map(|(address, _)| address.into()).collect();
+        options.addresses = network.nodes().map(|(address, _)| address.into()).collect();
         demo = Some(network);
     }
-    let node = builder(arguments, data_dir.clone(), addresses).spawn().await.map_err(Failure::failed)?;
+    let node = builder(arguments, data_dir.clone(), options).spawn().await.map_err(Failure::failed)?;
     let mut report = Report::new(reporter, arguments, started);
     let result = follow(node, &mut report, demo.as_mut()).await;
     if let Some(demo) = demo {
@@ -62,12 +60,10 @@ async fn sync(arguments: &SyncArguments, mut addresses: Vec<PeerAddress>) -> Res
 fn builder(
     arguments: &SyncArguments,
     data_dir: PathBuf,
-    addresses: Vec<PeerAddress>,
+    options: ManagerOptions,
 ) -> tipward_chain::NodeBuilder {
     let mut builder = Node::builder(arguments.network, data_dir).archive().give_up_without_peers();
-    for address in addresses {
-        builder = builder.connect(address);
-    }
+    builder.peers = options;
     if arguments.headers_only {
         builder = builder.headers_only();
     }

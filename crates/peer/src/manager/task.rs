@@ -142,9 +142,13 @@ impl PoolTask {
         if timeout(SHUTDOWN_TIMEOUT, all).await.is_err() {
             self.connections.shutdown().await;
         }
-        while self.saves.join_next().await.is_some() {}
+        while let Some(saved) = self.saves.join_next().await {
+            self.saved(saved);
+        }
         self.save();
-        while self.saves.join_next().await.is_some() {}
+        while let Some(saved) = self.saves.join_next().await {
+            self.saved(saved);
+        }
     }
 
     async fn keep_connected(&mut self, incoming: &mut mpsc::Receiver<(Box<dyn Stream>, PeerAddress)>) {
@@ -169,11 +173,7 @@ impl PoolTask {
                 },
                 Some(command) = self.commands.recv() => self.obey(command),
                 Some(lookup) = self.lookups.join_next() => self.resolved(lookup),
-                Some(saved) = self.saves.join_next() => {
-                    if let Ok(Err(error)) = saved {
-                        self.tell(PeerEvent::BookNotWritten(Arc::new(error)));
-                    }
-                }
+                Some(saved) = self.saves.join_next() => self.saved(saved),
                 Some((stream, from)) = incoming.recv() => self.accepted(stream, from),
                 () = sleep_until(deadline.into()) => {}
                 () = events.closed(), if needs_listener => return,
@@ -408,6 +408,12 @@ impl PoolTask {
         if let Some(text) = self.file.text(self.pool.book()) {
             let file = self.file.clone();
             self.saves.spawn_blocking(move || file.write(&text));
+        }
+    }
+
+    fn saved(&mut self, saved: Result<Result<(), crate::BookFileError>, task::JoinError>) {
+        if let Ok(Err(error)) = saved {
+            self.tell(PeerEvent::BookNotWritten(Arc::new(error)));
         }
     }
 

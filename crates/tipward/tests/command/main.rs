@@ -4,6 +4,7 @@
 mod crash;
 mod errors;
 mod output;
+mod peers;
 
 use std::{
     net::SocketAddr,
@@ -16,7 +17,7 @@ use std::{
 
 use serde_json::Value;
 use tipward_chain::sync::peer::wire::bitcoin::Network;
-use tipward_simnet::{Behaviour, ChainSpec, SimChain, SimNode};
+use tipward_simnet::{ChainSpec, SimChain, SimNode, SimOptions};
 
 fn tipward(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tipward"));
@@ -84,7 +85,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(network: &'static Network, spec: ChainSpec, behaviour: Behaviour) -> Self {
+    fn start(network: &'static Network, spec: ChainSpec, behaviour: impl Into<SimOptions>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
         let chain = SimChain::generate(network, spec);
         let node = runtime.block_on(SimNode::spawn(chain, behaviour, "127.0.0.1:0")).expect("a free port");
