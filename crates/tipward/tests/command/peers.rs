@@ -184,7 +184,7 @@ fn a_book_is_kept_and_is_of_one_network() {
     assert!(line.contains("'--network <NAME>' cannot be used multiple times"), "{line}");
     let output = run(&["peers", "--book", path, "--network", "bsv-regtest"]);
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(stderr(&output), format!("error: {path} belongs to network btc-regtest, not bsv-regtest\n"));
+    assert_eq!(stderr(&output), format!("error: {path} is of network 'btc-regtest', not 'bsv-regtest'\n"));
     // A file that can't be written is told at the end, at the latest.
     let nowhere = dir.path().join("no/such/place.json");
     let line = fails(&["--book", utf8(&nowhere), "--connect", &address, "--count", "1"], 1);
