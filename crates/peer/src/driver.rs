@@ -273,8 +273,10 @@ impl Running {
         self.link.output().advance(length);
         self.link.figures().sent += length as u64;
         self.written += length as u64;
-        while let Some((_, written)) = self.unwritten.pop_front_if(|(at, _)| *at <= self.written) {
-            written.send(()).ok();
+        while self.unwritten.front().is_some_and(|(at, _)| *at <= self.written) {
+            if let Some((_, written)) = self.unwritten.pop_front() {
+                written.send(()).ok();
+            }
         }
         if self.link.output().is_empty() {
             // Nothing is kept for a connection that has nothing to say.

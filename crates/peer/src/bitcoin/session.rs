@@ -292,7 +292,7 @@ impl BitcoinSession {
 
     fn inventory<T>(
         &self,
-        objects: Vec<T>,
+        objects: &[T],
         btc: InventoryKind,
         bsv: InventoryKind,
         hash: fn(&T) -> [u8; 32],
@@ -344,7 +344,7 @@ impl Session for BitcoinSession {
                 if !self.blocks.add(&blocks) {
                     return Err(Unsupported);
                 }
-                self.inventory(blocks, InventoryKind::WitnessBlock, InventoryKind::Block, |block| {
+                self.inventory(&blocks, InventoryKind::WitnessBlock, InventoryKind::Block, |block| {
                     *block.as_bytes()
                 })
             }
@@ -352,7 +352,7 @@ impl Session for BitcoinSession {
                 if !self.transactions.add(&ids) {
                     return Err(Unsupported);
                 }
-                self.inventory(ids, InventoryKind::WitnessTx, InventoryKind::Tx, |id| *id.as_bytes())
+                self.inventory(&ids, InventoryKind::WitnessTx, InventoryKind::Tx, |id| *id.as_bytes())
             }
             Want::Offer { id, bytes } => {
                 let transaction = Transaction::new(bytes).map_err(|_| Unsupported)?;

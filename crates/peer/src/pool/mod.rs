@@ -301,7 +301,7 @@ impl Pool {
                 }
             }
             Reply::Announced(blocks) => {
-                blocks.iter().for_each(|block| self.heights.told_block(id, *block, now))
+                blocks.iter().for_each(|block| self.heights.told_block(id, *block, now));
             }
             Reply::Headers { headers, .. } => {
                 if let Some(last) = headers.last() {
@@ -480,9 +480,8 @@ fn is_final(reply: &Reply) -> bool {
 }
 
 fn table(options: &PoolOptions, unix: UnixTime, now: Instant) -> Connectivity<PeerId> {
-    let mut table_options = ConnectivityOptions::default();
-    table_options.timings = options.timings;
-    table_options.max_members = options.max_peers.saturating_add(options.max_inbound).saturating_add(1);
+    let max_members = options.max_peers.saturating_add(options.max_inbound).saturating_add(1);
+    let table_options = ConnectivityOptions { timings: options.timings, max_members };
     let make = |options| Connectivity::new(MemberInfo::new(LOCAL), options, unix.as_millis(), now);
     let mut table = make(table_options).unwrap_or_else(|error| {
         tracing::warn!(%error, "using the default timings");

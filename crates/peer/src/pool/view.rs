@@ -27,6 +27,7 @@ pub struct PeerView {
 }
 
 /// How a connection stands.
+#[allow(clippy::large_enum_variant, reason = "a view is made seldom, read once and dropped")]
 #[derive(Debug, Clone)]
 pub enum PeerState {
     /// It is being dialled, or shakes hands.

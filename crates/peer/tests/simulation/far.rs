@@ -9,7 +9,8 @@ use tipward_peer::{
     wire::{
         BlockHash, Dialect, Incoming, Txid,
         bitcoin::{
-            Codec, Command, Inventory, InventoryKind, Message, NetworkAddress, Services, TimedAddress, Version,
+            Codec, Command, Inventory, InventoryKind, Message, NetworkAddress, Services, TimedAddress,
+            Version,
         },
     },
 };
@@ -122,11 +123,7 @@ impl Far {
     pub(crate) fn learned(&self, ledger: &Ledger, height: usize) -> Option<Message> {
         let inv = || vec![Inventory::block(InventoryKind::Block, ledger.hash(height))];
         self.shaken.then(|| {
-            if self.by_headers {
-                Message::Headers(vec![ledger.header(height)])
-            } else {
-                Message::Inv(inv())
-            }
+            if self.by_headers { Message::Headers(vec![ledger.header(height)]) } else { Message::Inv(inv()) }
         })
     }
 
@@ -294,7 +291,8 @@ fn nodes(character: Character, around: &mut Surroundings<'_>) -> Message {
 
 fn invented_nodes(around: &mut Surroundings<'_>) -> Message {
     let unix = around.unix;
-    let mut invent = || Ipv4Addr::new(around.random.u8(20..90), around.random.u8(..), around.random.u8(..), 9);
+    let mut invent =
+        || Ipv4Addr::new(around.random.u8(20..90), around.random.u8(..), around.random.u8(..), 9);
     Message::Addr((0..100).map(|_| entry(invent(), 8333, unix)).collect())
 }
 
