@@ -61,7 +61,8 @@ async fn what_one_node_takes_comes_back_from_the_other() {
     let Some((first, second, address)) = two_nodes().await else { return };
     let nodes = [first.address(), second.address()];
     let mut peers = Peers::start(&nodes, |options| options.link = relaying()).await;
-    (peers.connected().await, peers.connected().await);
+    peers.connected().await;
+    peers.connected().await;
 
     let payment = first.payment(&address);
     assert_seen_back(&broadcast(&peers.manager, &payment, patient()).await);

@@ -21,6 +21,7 @@ fn patient() -> RequestPolicy {
     policy
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "what events are filtered with takes them")]
 fn is_lost(event: PeerEvent) -> Option<()> {
     matches!(event, PeerEvent::Disconnected { .. }).then_some(())
 }
