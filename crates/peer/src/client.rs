@@ -18,6 +18,7 @@ use crate::{
     Unsupported, Want,
     dial::{Attempt, Outcome},
     driver::now,
+    peer::{Kill, end},
 };
 
 /// How many received messages may wait to be taken, before no more are read.
@@ -103,6 +104,8 @@ where
         stream: Option<Box<dyn Stream>>,
     ) -> Result<Self, ConnectError> {
         let (events, mut received) = mpsc::channel(RECEIVED);
+        let kill: Kill = Arc::new(watch::channel(None).0);
+        let mut guard = Guard(Some(kill.clone()));
         let attempt = Attempt {
             id: PeerId(1),
             address,
@@ -112,11 +115,10 @@ where
             local: Local::default(),
             seed: fastrand::u64(..),
             events,
-            kill: Arc::new(watch::channel(None).0),
+            kill,
             figures: Arc::new(Mutex::new(Figures::new(now()))),
             manager: None,
         };
-        // Dropped before the handshake is done, the task finds nobody to tell and ends.
         let task = tokio::spawn(async move {
             match stream {
                 Some(stream) => attempt.accept(stream).await,
@@ -125,6 +127,7 @@ where
         });
         match received.recv().await {
             Some(PeerEvent::Connected(peer)) => {
+                guard.0 = None;
                 Ok(Self { peer, received, task: Some(task), ended: None, message: PhantomData })
             }
             Some(PeerEvent::ConnectFailed { reason, .. }) => Err(reason),
@@ -213,6 +216,17 @@ where
         while self.received.recv().await.is_some() {}
         if let Some(task) = self.task.take() {
             task.await.ok();
+        }
+    }
+}
+
+/// Ends an attempt that nobody waits for any more.
+struct Guard(Option<Kill>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(kill) = &self.0 {
+            end(kill, DisconnectReason::Shutdown);
         }
     }
 }

@@ -86,7 +86,8 @@ impl Attempt {
     async fn talk(&mut self, dialed: Dialed, direction: Direction, encrypted: bool) -> Ended {
         let start = Start { direction, encrypted, seed: self.seed, now: now() };
         let link = self.protocol.connect(&self.local, &self.options, start);
-        let is_bare = direction == Direction::Outbound && !link.is_encrypted();
+        // What a peer that dialled us begins with is not known yet, unless this network knows no encryption.
+        let is_bare = !link.is_encrypted() && (direction == Direction::Outbound || !encrypted);
         if self.options.encrypt == Encrypt::Require && is_bare {
             let reason = DisconnectReason::NotEncrypted;
             return Ended { reason, was_ready: false, has_heard: false, void: None };

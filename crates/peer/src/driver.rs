@@ -242,7 +242,8 @@ impl Running {
                     self.sent(sent);
                     unread_since = None;
                 }
-                Some(command) = self.inbox.recv(), if flowing && has_room => self.obey(command),
+                // Even while nobody takes what is told: who is to take it may be waiting to have something sent.
+                Some(command) = self.inbox.recv(), if has_room && self.upward.has_room() => self.obey(command),
                 read = reader.read_buf(&mut self.input), if flowing && has_room => {
                     match read.map_err(|error| End::Theirs(error.into()))? {
                         0 => return Err(End::Theirs(self.link.closed(&self.input))),
@@ -294,7 +295,13 @@ impl Running {
             }
             Command::Send { message, written } => {
                 self.link.send(message);
-                self.unwritten.push_back((self.written + self.link.output().len() as u64, written));
+                let end = self.written + self.link.output().len() as u64;
+                // A message of another dialect adds nothing to be written.
+                if end == self.written {
+                    written.send(()).ok();
+                } else {
+                    self.unwritten.push_back((end, written));
+                }
             }
             Command::Call { request, timeout, answer } => {
                 // Who asks no more needs no answer.

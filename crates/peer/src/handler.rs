@@ -1,6 +1,13 @@
 //! Peers that are listened to by callbacks.
 
-use std::{error::Error, sync::Arc};
+use std::{
+    any::Any,
+    error::Error,
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    task::Poll,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -197,19 +204,11 @@ pub(crate) struct Pump {
 impl Pump {
     /// Runs beside the connection, to the end of both.
     pub(crate) async fn beside(self, talk: impl Future<Output = Outcome>) -> Outcome {
-        let (id, address, events, kill) =
-            (self.id, self.address.clone(), self.events.clone(), self.kill.clone());
         // Dropping the set ends a handler that is stuck.
         let mut calls = JoinSet::new();
         calls.spawn(self.run());
         let outcome = talk.await;
-        if let Some(Err(panic)) = calls.join_next().await
-            && panic.is_panic()
-        {
-            let error = HandlerError { peer: id, address, source: Arc::new(Panicked) };
-            end(&kill, DisconnectReason::Handler(Arc::new(Panicked)));
-            events.try_send(PeerEvent::HandlerFailed(error)).ok();
-        }
+        calls.join_next().await;
         outcome
     }
 
@@ -227,7 +226,7 @@ impl Pump {
                 _ => {}
             }
             let Some(context) = &context else { continue };
-            if let Err(error) = self.handler.hear(context, event).await {
+            if let Err(error) = caught(self.handler.hear(context, event)).await {
                 self.failed(error.into());
             }
         }
@@ -243,6 +242,21 @@ impl Pump {
     }
 }
 
+/// A call whose panic is an error like others.
+async fn caught(call: impl Future<Output = HandlerResult>) -> HandlerResult {
+    let mut call = Box::pin(call);
+    poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context)));
+        polled.unwrap_or_else(|panic| Poll::Ready(Err(Panicked(text(&*panic)).into())))
+    })
+    .await
+}
+
+fn text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or_default().to_owned()
+}
+
 #[derive(Debug, thiserror::Error)]
-#[error("it panicked")]
-struct Panicked;
+#[error("it panicked: {0}")]
+struct Panicked(String);

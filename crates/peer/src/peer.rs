@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time,
+};
 
 use crate::{
     AnyMessage, CallError, Direction, DisconnectReason, Figures, PeerAddress, PeerId, PeerInfo, Unsupported,
@@ -145,8 +148,12 @@ impl Peer {
     {
         let (answer, answered) = oneshot::channel();
         let command = Command::Call { request: AnyMessage::new(message), timeout, answer };
-        self.0.commands.send(command).await.map_err(|_| CallError::Disconnected)?;
-        let answer = answered.await.map_err(|_| CallError::Disconnected)??;
+        // The connection's task tells of the time too, unless it waits for something else itself.
+        let answered = async {
+            self.0.commands.send(command).await.map_err(|_| CallError::Disconnected)?;
+            answered.await.map_err(|_| CallError::Disconnected)?
+        };
+        let answer = time::timeout(timeout, answered).await.map_err(|_| CallError::TimedOut)??;
         answer.take().ok_or(CallError::Disconnected)
     }
 

@@ -1,6 +1,6 @@
 //! Transactions that were announced to the peer, for when it asks.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tipward_wire::{Txid, bitcoin::Transaction};
 
@@ -14,6 +14,8 @@ const MAX_BYTES: usize = 32 << 20;
 pub(super) struct Offers {
     transactions: BTreeMap<Txid, Transaction>,
     order: VecDeque<Txid>,
+    /// Those that the peer did not ask for yet.
+    fresh: BTreeSet<Txid>,
     bytes: usize,
 }
 
@@ -25,14 +27,25 @@ impl Offers {
             Some(before) => self.bytes -= before.as_bytes().len(),
             None => self.order.push_back(id),
         }
+        self.fresh.insert(id);
         while self.order.len() > MAX_OFFERS || (self.bytes > MAX_BYTES && self.order.len() > 1) {
-            let oldest = self.order.pop_front().and_then(|id| self.transactions.remove(&id));
+            let oldest = self.order.pop_front().and_then(|id| {
+                self.fresh.remove(&id);
+                self.transactions.remove(&id)
+            });
             self.bytes -= oldest.map_or(0, |transaction| transaction.as_bytes().len());
         }
     }
 
-    pub(super) fn get(&self, id: &Txid) -> Option<&Transaction> {
+    /// What the peer asks for, if it was offered.
+    pub(super) fn fetch(&mut self, id: &Txid) -> Option<&Transaction> {
+        self.fresh.remove(id);
         self.transactions.get(id)
+    }
+
+    /// Whether it was offered and not asked for yet.
+    pub(super) fn is_fresh(&self, id: &Txid) -> bool {
+        self.fresh.contains(id)
     }
 }
 
@@ -63,7 +76,8 @@ mod tests {
                 id
             })
             .collect();
-        assert!(offers.get(&ids[0]).is_none() && offers.get(&ids[1]).is_some());
+        assert!(offers.fetch(&ids[0]).is_none() && offers.fetch(&ids[1]).is_some());
+        assert!(!offers.is_fresh(&ids[0]) && !offers.is_fresh(&ids[1]) && offers.is_fresh(&ids[2]));
         assert_eq!((offers.order.len(), offers.transactions.len()), (MAX_OFFERS, MAX_OFFERS));
         assert_eq!(offers.bytes, MAX_OFFERS * transaction(0).as_bytes().len());
     }

@@ -1,6 +1,9 @@
 //! One conversation with a node, from either side.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeSet,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use tipward_wire::{
     BlockEvent, BlockHash, Header, Incoming, Txid,
@@ -248,18 +251,34 @@ impl BitcoinSession {
     }
 
     /// Sends what we had offered; the rest goes to who serves, if somebody does.
-    fn hand_over(&self, mut entries: Vec<Inventory>, out: &mut Outbox<Message>) {
+    fn hand_over(&mut self, mut entries: Vec<Inventory>, out: &mut Outbox<Message>) {
+        // Each once, or one question could make us send the same thousands of times.
+        let mut handed_over = BTreeSet::new();
         entries.retain(|entry| {
             let id = Txid::from_bytes(entry.hash);
+            if handed_over.contains(&id) {
+                return false;
+            }
             let wanted = matches!(entry.kind, InventoryKind::Tx | InventoryKind::WitnessTx);
-            let Some(transaction) = self.offers.get(&id).filter(|_| wanted) else { return true };
+            let Some(transaction) = self.offers.fetch(&id).filter(|_| wanted) else { return true };
             out.messages.push(Message::Tx(transaction.clone()));
             out.events.push(SessionEvent::Reply(Reply::Fetched(id)));
+            handed_over.insert(id);
             false
         });
         if !entries.is_empty() {
             out.untranslated = Some(Message::GetData(entries));
         }
+    }
+
+    fn has_asked(&self, entries: &[Inventory]) -> bool {
+        blocks(entries).iter().any(|block| self.blocks.contains(block))
+            || transactions(entries).iter().any(|id| self.transactions.contains(id))
+    }
+
+    /// Whether the peer asks for what it was offered and did not fetch yet, only.
+    fn has_offered(&self, entries: &[Inventory]) -> bool {
+        !entries.is_empty() && entries.iter().all(|entry| self.offers.is_fresh(&Txid::from_bytes(entry.hash)))
     }
 
     /// What a message of the user's own asks for counts as asked for.
@@ -394,6 +413,9 @@ impl Session for BitcoinSession {
             | Message::Protoconf(_) => 0,
             Message::Headers(headers) => u32::from(headers.is_empty()),
             Message::Tx(_) if self.options.relay_transactions => 0,
+            Message::Tx(transaction) if self.transactions.contains(&transaction.txid()) => 0,
+            Message::NotFound(entries) if self.has_asked(entries) => 0,
+            Message::GetData(entries) if self.has_offered(entries) => 0,
             Message::GetData(_) | Message::GetHeaders(_) | Message::GetBlocks(_) if serves => 0,
             Message::Addr(entries) => 1 + entries.len() as u32 / 10,
             Message::AddrV2(entries) => 1 + entries.len() as u32 / 10,

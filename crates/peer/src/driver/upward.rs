@@ -17,6 +17,9 @@ use crate::{
     wire::{BlockAborted, BlockError, Piece},
 };
 
+/// While so much waits to be told, no command is taken that could add to it.
+const MAX_PENDING: usize = 2048;
+
 /// What the manager hears from connections.
 #[derive(Debug)]
 pub(crate) enum Notice {
@@ -90,7 +93,7 @@ pub(super) struct Upward {
     pending: VecDeque<Pending>,
     on_thread: bool,
     hasher: Option<Hasher>,
-    /// The block whose parts were passed on, until its end.
+    /// The block whose parts were passed on, until its end is passed on too.
     download: Option<(BlockHash, DownloadId)>,
     connected: bool,
 }
@@ -128,6 +131,11 @@ impl Upward {
         self.pending.is_empty()
     }
 
+    /// Whether commands may be taken.
+    pub(super) fn has_room(&self) -> bool {
+        self.pending.len() < MAX_PENDING
+    }
+
     pub(super) fn push(&mut self, pending: Pending) {
         self.pending.push_back(pending);
     }
@@ -142,36 +150,38 @@ impl Upward {
 
     /// Queues a reply for who it is for.
     pub(super) fn reply(&mut self, reply: Reply) {
-        if let Some((_, interest)) = &self.manager
-            && interest.covers(&reply)
+        if let Reply::BlockEnd(end) = &reply
+            && let Verdict::Deferred(expected) = end.checksum
         {
-            let notice = Notice::Reply(self.id, reply.clone());
-            self.pending.push_back(Pending::Notice(Box::new(notice)));
+            // Nobody hears of the end before it is known to be one.
+            self.pending.push_back(Pending::Verify(*end, expected));
+            return;
         }
-        match &reply {
-            Reply::Part(part) => {
-                self.download = Some((part.block, part.download));
-                if self.on_thread {
-                    self.pending.push_back(Pending::Hash(part.bytes.clone()));
-                }
-            }
-            Reply::BlockEnd(end) => {
-                if let Verdict::Deferred(expected) = end.checksum {
-                    self.pending.push_back(Pending::Verify(*end, expected));
-                    return;
-                }
-                self.hasher = None;
-                self.download = None;
-            }
-            _ => {}
+        self.pending.extend(self.notice(&reply));
+        if let Reply::Part(part) = &reply
+            && self.on_thread
+        {
+            self.pending.push_back(Pending::Hash(part.bytes.clone()));
         }
         self.pending.push_back(Pending::Reply(reply));
+    }
+
+    /// A reply as the manager hears it, if it does.
+    fn notice(&self, reply: &Reply) -> Option<Pending> {
+        self.manager.as_ref().filter(|(_, interest)| interest.covers(reply))?;
+        Some(Pending::Notice(Box::new(Notice::Reply(self.id, reply.clone()))))
     }
 
     /// The connection has ended: a checksum that was not compared never will be.
     pub(super) fn give_up_checksum(&mut self) {
         self.hasher = None;
-        self.pending.retain(|pending| !matches!(pending, Pending::Hash(_) | Pending::Verify(..)));
+        self.pending.retain(|pending| !matches!(pending, Pending::Hash(_)));
+        for pending in &mut self.pending {
+            if let Pending::Verify(end, _) = pending {
+                let (block, download) = (end.block, end.download);
+                *pending = Pending::Reply(Reply::BlockAborted { block, download });
+            }
+        }
     }
 
     /// The block whose parts were passed on without an end.
@@ -184,6 +194,7 @@ impl Upward {
         while let Some(Pending::Reply(_) | Pending::Message(_) | Pending::Piece(_)) = self.pending.front() {
             let Ok(permit) = self.events.try_reserve() else { return };
             if let Some(event) = self.pending.pop_front().and_then(|pending| event(self.id, pending)) {
+                self.download = download(self.download, &event);
                 permit.send(event);
             }
         }
@@ -239,6 +250,7 @@ impl Upward {
                 let permit = self.events.reserve().await.map_err(|_| DisconnectReason::Shutdown)?;
                 if let Some(event) = self.pending.pop_front().and_then(|pending| event(self.id, pending)) {
                     self.connected |= matches!(event, PeerEvent::Connected(_));
+                    self.download = download(self.download, &event);
                     permit.send(event);
                 }
             }
@@ -259,9 +271,22 @@ impl Upward {
             return Err(WireError::from(aborted).into());
         }
         end.checksum = Verdict::Verified;
-        self.download = None;
-        self.pending.push_front(Pending::Reply(Reply::BlockEnd(end)));
+        let reply = Reply::BlockEnd(end);
+        let notice = self.notice(&reply);
+        self.pending.push_front(Pending::Reply(reply));
+        if let Some(notice) = notice {
+            self.pending.push_front(notice);
+        }
         Ok(())
+    }
+}
+
+/// The download that is open once the event is passed on.
+fn download(open: Option<(BlockHash, DownloadId)>, event: &PeerEvent) -> Option<(BlockHash, DownloadId)> {
+    match event {
+        PeerEvent::Reply { reply: Reply::Part(part), .. } => Some((part.block, part.download)),
+        PeerEvent::Reply { reply: Reply::BlockEnd(_) | Reply::BlockAborted { .. }, .. } => None,
+        _ => open,
     }
 }
 

@@ -134,6 +134,11 @@ impl PoolTask {
         for live in self.live.values() {
             end(&live.kill, DisconnectReason::Shutdown);
         }
+        // Who asks now, such as a handler, is not left waiting for the end.
+        self.commands.close();
+        while self.commands.try_recv().is_ok() {}
+        self.requests.clear();
+        self.broadcasts.clear();
         let all = async {
             while let Some(joined) = self.connections.join_next_with_id().await {
                 self.joined(joined);
@@ -166,7 +171,6 @@ impl PoolTask {
                 biased;
                 // The end of connections makes room for others.
                 Some(joined) = self.connections.join_next_with_id() => self.joined(joined),
-                Some(notice) = self.notices.1.recv() => self.notice(notice),
                 permit = events.reserve(), if !self.waiting.is_empty() => match (permit, self.waiting.pop_front()) {
                     (Ok(permit), Some(event)) => permit.send(event),
                     _ => self.waiting.clear(),
@@ -174,6 +178,8 @@ impl PoolTask {
                 Some(command) = self.commands.recv() => self.obey(command),
                 Some(lookup) = self.lookups.join_next() => self.resolved(lookup),
                 Some(saved) = self.saves.join_next() => self.saved(saved),
+                // After the user's own, which are few: peers can send notices as fast as we take them.
+                Some(notice) = self.notices.1.recv() => self.notice(notice),
                 Some((stream, from)) = incoming.recv() => self.accepted(stream, from),
                 () = sleep_until(deadline.into()) => {}
                 () = events.closed(), if needs_listener => return,
@@ -202,6 +208,8 @@ impl PoolTask {
 
     /// Carries out what the pool wants.
     fn act(&mut self) {
+        // Before anybody is asked, or an answer could come too early to be heard.
+        self.interest.set(self.pool.open());
         while let Some(output) = self.pool.poll(now()) {
             match output {
                 PoolOutput::Dial { id, address, transport } => self.dial(id, address, transport),
