@@ -93,6 +93,8 @@ pub(super) struct Upward {
     /// The block whose parts were passed on, until its end.
     download: Option<(BlockHash, DownloadId)>,
     connected: bool,
+    /// A part of a block was passed on since this was last asked.
+    told_part: bool,
 }
 
 impl Upward {
@@ -111,6 +113,7 @@ impl Upward {
             hasher: None,
             download: None,
             connected: false,
+            told_part: false,
         }
     }
 
@@ -126,6 +129,11 @@ impl Upward {
     /// Whether more may be read.
     pub(super) fn flows(&self) -> bool {
         self.pending.is_empty()
+    }
+
+    /// Whether a part of a block was passed on since the last call.
+    pub(super) fn take_told_part(&mut self) -> bool {
+        std::mem::take(&mut self.told_part)
     }
 
     pub(super) fn push(&mut self, pending: Pending) {
@@ -184,6 +192,7 @@ impl Upward {
         while let Some(Pending::Reply(_) | Pending::Message(_) | Pending::Piece(_)) = self.pending.front() {
             let Ok(permit) = self.events.try_reserve() else { return };
             if let Some(event) = self.pending.pop_front().and_then(|pending| event(self.id, pending)) {
+                self.told_part |= is_part(&event);
                 permit.send(event);
             }
         }
@@ -239,6 +248,7 @@ impl Upward {
                 let permit = self.events.reserve().await.map_err(|_| DisconnectReason::Shutdown)?;
                 if let Some(event) = self.pending.pop_front().and_then(|pending| event(self.id, pending)) {
                     self.connected |= matches!(event, PeerEvent::Connected(_));
+                    self.told_part |= is_part(&event);
                     permit.send(event);
                 }
             }
@@ -263,6 +273,10 @@ impl Upward {
         self.pending.push_front(Pending::Reply(Reply::BlockEnd(end)));
         Ok(())
     }
+}
+
+fn is_part(event: &PeerEvent) -> bool {
+    matches!(event, PeerEvent::Reply { reply: Reply::Part(_), .. })
 }
 
 fn event(peer: PeerId, pending: Pending) -> Option<PeerEvent> {
