@@ -12,6 +12,7 @@ use tipward_wire::{BlockHash, DownloadId};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf},
     sync::{mpsc, oneshot, watch},
+    task::yield_now,
     time::{Duration, sleep_until, timeout},
 };
 
@@ -219,6 +220,10 @@ impl Running {
             let unread = unread_since.map(|since| after(since, self.options.write_timeout));
             // While we do not read, the peer's silence is ours.
             let deadline = flowing.then(|| self.link.deadline()).into_iter().chain(unread).min();
+            if self.upward.take_told_part() {
+                // Who takes the part may drop it now, and the next one comes into its memory: fresh pages cost as much as hashing.
+                yield_now().await;
+            }
             self.make_room();
             tokio::select! {
                 biased;

@@ -181,7 +181,7 @@ impl<M: Clone + Send + Sync + 'static> AnyHandler for Erase<M> {
                 Reply::Missing(blocks) => handler.missing(context, Want::Blocks(blocks)).await,
                 Reply::MissingTransactions(ids) => handler.missing(context, Want::Transactions(ids)).await,
                 Reply::Unsupported(want) => handler.missing(context, want).await,
-                Reply::Progress { .. } | Reply::Fetched(_) => Ok(()),
+                Reply::Progress { .. } | Reply::Fetched(_) | Reply::NewTip(_) => Ok(()),
             },
             _ => Ok(()),
         }

@@ -34,6 +34,10 @@
 //! # Ok(()) }
 //! ```
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use tipward_wire as wire;
 
 mod address;

@@ -51,6 +51,8 @@ pub enum Reply {
     },
     /// The peer has these blocks.
     Announced(Vec<BlockHash>),
+    /// The peer has a new tip, and tells unasked. Comes after the headers that say so.
+    NewTip(BlockHash),
     /// The peer has these transactions.
     AnnouncedTransactions(Vec<Txid>),
     /// A transaction.

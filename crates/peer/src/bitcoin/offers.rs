@@ -97,7 +97,7 @@ mod tests {
         let mut offers = Offers::default();
         offers.add(good.txid(), spoiled);
         offers.add(good.txid(), good.clone());
-        assert_eq!(offers.get(&good.txid()).map(Transaction::as_bytes), Some(good.as_bytes()));
+        assert_eq!(offers.fetch(&good.txid()).map(Transaction::as_bytes), Some(good.as_bytes()));
         assert_eq!((offers.order.len(), offers.bytes), (1, good.as_bytes().len()));
     }
 }

@@ -37,6 +37,8 @@ pub struct BitcoinSession {
     direction: Direction,
     nonce: u64,
     state: State,
+    /// How many questions for headers are open.
+    headers_asked: u32,
     blocks: Asked<BlockHash>,
     transactions: Asked<Txid>,
     offers: Offers,
@@ -68,6 +70,7 @@ impl BitcoinSession {
             direction: start.direction,
             nonce: start.seed,
             state: State::AwaitVersion,
+            headers_asked: 0,
             blocks: Asked::default(),
             transactions: Asked::default(),
             offers: Offers::default(),
@@ -211,7 +214,12 @@ impl BitcoinSession {
             Message::Pong(nonce) => out.events.push(SessionEvent::Pong(nonce)),
             Message::Headers(headers) => {
                 let more = headers.len() == MAX_HEADERS;
-                reply(Reply::Headers { headers: headers.into_iter().map(Header::from).collect(), more });
+                let headers: Vec<Header> = headers.into_iter().map(Header::from).collect();
+                let is_answer = self.headers_asked > 0;
+                self.headers_asked = self.headers_asked.saturating_sub(1);
+                let tip = headers.last().map(|header| header.hash).filter(|_| !is_answer);
+                reply(Reply::Headers { headers, more });
+                tip.into_iter().for_each(|tip| reply(Reply::NewTip(tip)));
             }
             Message::Inv(entries) => {
                 let blocks = blocks(&entries);
@@ -353,6 +361,7 @@ impl Session for BitcoinSession {
         let message = match want {
             Want::HeadersAfter(mut hashes) => {
                 hashes.truncate(MAX_LOCATOR);
+                self.headers_asked = self.headers_asked.saturating_add(1);
                 Message::GetHeaders(Locator {
                     protocol: PROTOCOL_VERSION as u32,
                     hashes,

@@ -1,6 +1,6 @@
 //! Time-outs and order over an in-memory stream, with the clock in the test's hands.
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use tipward_wire::{
     Dialect, Incoming,
     bitcoin::{Codec, Command, Message, Network, NetworkAddress, Services, VarStr, Version},
@@ -22,10 +22,14 @@ struct Talk {
 impl Talk {
     /// `buffer` bytes may be under way in each direction, `places` events wait.
     fn start(buffer: usize, places: usize) -> Self {
+        Self::with_options(buffer, places, LinkOptions::default())
+    }
+
+    fn with_options(buffer: usize, places: usize, options: LinkOptions) -> Self {
         let (stream, theirs) = duplex(buffer);
         let (sender, events) = mpsc::channel(places);
         let kill: Kill = Arc::new(watch::channel(None).0);
-        let options = LinkOptions { encrypt: Encrypt::Off, ..LinkOptions::default() };
+        let options = LinkOptions { encrypt: Encrypt::Off, ..options };
         let start = Start { direction: Direction::Outbound, encrypted: false, seed: 1, now: now() };
         let link = Bitcoin::new(Network::BTC).connect(&Local::default(), &options, start);
         let address = PeerAddress { host: "peer".to_owned(), port: 1 };
@@ -174,4 +178,41 @@ async fn a_closed_stream_ends_the_connection_at_once() {
     drop(talk.stream);
     assert!(matches!(talk.task.await.unwrap().reason, DisconnectReason::Closed));
     assert!(now() - start < Duration::from_secs(1));
+}
+
+/// A block of many transactions of 60 bytes.
+fn block(transactions: u16) -> BytesMut {
+    let mut block = BytesMut::new();
+    block.put_slice(&Network::BTC.genesis().to_bytes());
+    block.put_u8(0xfd);
+    block.put_u16_le(transactions);
+    for n in 0..transactions {
+        block.put_i32_le(1);
+        block.put_u8(1);
+        block.put_bytes(n as u8, 36);
+        block.put_u8(0);
+        block.put_u32_le(0);
+        block.put_u8(1);
+        block.put_u64_le(1);
+        block.put_u8(0);
+        block.put_u32_le(0);
+    }
+    block
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_parts_of_a_block_come_into_the_memory_of_those_before() {
+    let options = LinkOptions { part_size: 128 << 10, merkle_root: false, ..LinkOptions::default() };
+    let mut talk = Talk::with_options(4 << 20, 64, options);
+    let peer = talk.shake_hands().await;
+    let hash = Network::BTC.genesis().hash();
+    peer.ask(Want::Blocks(vec![hash])).unwrap();
+    while !matches!(talk.hear().await, Message::GetData(_)) {}
+    talk.say(&[Message::Block(block(60_000).freeze())]).await;
+    let (mut places, mut parts) = (std::collections::BTreeSet::new(), 0);
+    while let Some(PeerEvent::Reply { reply: Reply::Part(part), .. }) = talk.events.recv().await {
+        places.insert(part.bytes.as_ptr());
+        parts += 1;
+    }
+    assert!(parts > 25 && places.len() < 5, "{parts} parts at {} places", places.len());
 }

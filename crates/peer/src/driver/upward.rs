@@ -46,7 +46,7 @@ impl Interest {
     fn covers(&self, reply: &Reply) -> bool {
         match reply {
             Reply::Addresses(_) | Reply::Rejected(_) => true,
-            Reply::Announced(_) | Reply::Headers { .. } => true,
+            Reply::Announced(_) | Reply::Headers { .. } | Reply::NewTip(_) => true,
             Reply::Progress { .. } => false,
             _ => self.0.load(Ordering::Acquire) > 0,
         }
@@ -96,6 +96,8 @@ pub(super) struct Upward {
     /// The block whose parts were passed on, until its end is passed on too.
     download: Option<(BlockHash, DownloadId)>,
     connected: bool,
+    /// A part of a block was passed on since this was last asked.
+    told_part: bool,
 }
 
 impl Upward {
@@ -114,6 +116,7 @@ impl Upward {
             hasher: None,
             download: None,
             connected: false,
+            told_part: false,
         }
     }
 
@@ -134,6 +137,11 @@ impl Upward {
     /// Whether commands may be taken.
     pub(super) fn has_room(&self) -> bool {
         self.pending.len() < MAX_PENDING
+    }
+
+    /// Whether a part of a block was passed on since the last call.
+    pub(super) fn take_told_part(&mut self) -> bool {
+        std::mem::take(&mut self.told_part)
     }
 
     pub(super) fn push(&mut self, pending: Pending) {
@@ -195,6 +203,7 @@ impl Upward {
             let Ok(permit) = self.events.try_reserve() else { return };
             if let Some(event) = self.pending.pop_front().and_then(|pending| event(self.id, pending)) {
                 self.download = download(self.download, &event);
+                self.told_part |= is_part(&event);
                 permit.send(event);
             }
         }
@@ -251,6 +260,7 @@ impl Upward {
                 if let Some(event) = self.pending.pop_front().and_then(|pending| event(self.id, pending)) {
                     self.connected |= matches!(event, PeerEvent::Connected(_));
                     self.download = download(self.download, &event);
+                    self.told_part |= is_part(&event);
                     permit.send(event);
                 }
             }
@@ -288,6 +298,10 @@ fn download(open: Option<(BlockHash, DownloadId)>, event: &PeerEvent) -> Option<
         PeerEvent::Reply { reply: Reply::BlockEnd(_) | Reply::BlockAborted { .. }, .. } => None,
         _ => open,
     }
+}
+
+fn is_part(event: &PeerEvent) -> bool {
+    matches!(event, PeerEvent::Reply { reply: Reply::Part(_), .. })
 }
 
 fn event(peer: PeerId, pending: Pending) -> Option<PeerEvent> {

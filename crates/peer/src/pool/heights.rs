@@ -59,7 +59,14 @@ impl Heights {
         }
     }
 
-    /// The peer has this block, and everything before it.
+    /// The peer has this block, and everything before it. That is to its credit, and no news.
+    pub(super) fn has_block(&mut self, peer: PeerId, hash: BlockHash, now: Instant) {
+        if self.blocks.iter().any(|block| block.hash == hash) {
+            self.told_block(peer, hash, now);
+        }
+    }
+
+    /// The peer has this block, and everything before it, and tells as news.
     pub(super) fn told_block(&mut self, peer: PeerId, hash: BlockHash, now: Instant) {
         let Some(host) = self.peers.get(&peer).map(|peer| peer.host.clone()) else { return };
         if let Some(block) = self.blocks.iter_mut().find(|block| block.hash == hash) {

@@ -303,9 +303,11 @@ impl Pool {
             Reply::Announced(blocks) => {
                 blocks.iter().for_each(|block| self.heights.told_block(id, *block, now));
             }
+            Reply::NewTip(block) => self.heights.told_block(id, *block, now),
+            // Answers are no news: that an old tip is told when asked for says nothing about those who were not asked.
             Reply::Headers { headers, .. } => {
                 if let Some(last) = headers.last() {
-                    self.heights.told_block(id, last.hash, now);
+                    self.heights.has_block(id, last.hash, now);
                 }
             }
             _ => {}

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use tipward_peer::{Choice, Dialer, Discovery, PeerState, Want};
+use tipward_peer::{Choice, Dialed, Dialer, Discovery, PeerState, Want};
 
 use super::*;
 
@@ -112,7 +112,7 @@ struct Counting {
 
 #[async_trait]
 impl Dialer for Counting {
-    async fn dial(&self, _: &PeerAddress) -> std::io::Result<Box<dyn Stream>> {
+    async fn dial(&self, _: &PeerAddress) -> std::io::Result<Dialed> {
         let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
         self.most.fetch_max(open, Ordering::Relaxed);
         self.all.fetch_add(1, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! Every wait has an end, and an option that says when.
 
 use async_trait::async_trait;
-use tipward_peer::{CallError, ConnectError, Dialer, DisconnectReason};
+use tipward_peer::{CallError, ConnectError, Dialed, Dialer, DisconnectReason};
 
 use super::*;
 
@@ -13,7 +13,7 @@ struct Silence;
 
 #[async_trait]
 impl Dialer for Silence {
-    async fn dial(&self, _: &PeerAddress) -> std::io::Result<Box<dyn Stream>> {
+    async fn dial(&self, _: &PeerAddress) -> std::io::Result<Dialed> {
         std::future::pending().await
     }
 
