@@ -325,11 +325,7 @@ impl Pool {
 }
 
 /// How many connections we have opened into a network.
-fn count_network(
-    members: &BTreeMap<PeerId, Member>,
-    group: &NetworkGroup,
-    except: Option<PeerId>,
-) -> usize {
+fn count_network(members: &BTreeMap<PeerId, Member>, group: &NetworkGroup, except: Option<PeerId>) -> usize {
     let is_there = |(id, member): &(&PeerId, &Member)| {
         member.direction == Direction::Outbound && member.group == *group && Some(**id) != except
     };

@@ -1,6 +1,6 @@
 //! The far end of one connection: a script for each character, on a codec of its own.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{net::Ipv4Addr, ops::RangeInclusive, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use fastrand::Rng;
@@ -9,7 +9,8 @@ use tipward_peer::{
     wire::{
         BlockHash, Dialect, Incoming, Txid,
         bitcoin::{
-            Codec, Command, Inventory, InventoryKind, Message, NetworkAddress, Services, TimedAddress, Version,
+            Codec, Command, Inventory, InventoryKind, Message, NetworkAddress, Services, TimedAddress,
+            Version,
         },
     },
 };
@@ -118,14 +119,14 @@ impl Far {
         }
     }
 
-    /// The node has got a block.
-    pub(crate) fn learned(&self, ledger: &Ledger, height: usize) -> Option<Message> {
-        let inv = || vec![Inventory::block(InventoryKind::Block, ledger.hash(height))];
+    /// The node has got these blocks, up to its new tip.
+    pub(crate) fn learned(&self, ledger: &Ledger, heights: RangeInclusive<usize>) -> Option<Message> {
+        let inv = |height| Inventory::block(InventoryKind::Block, ledger.hash(height));
         self.shaken.then(|| {
             if self.by_headers {
-                Message::Headers(vec![ledger.header(height)])
+                Message::Headers(heights.map(|height| ledger.header(height)).collect())
             } else {
-                Message::Inv(inv())
+                Message::Inv(heights.map(inv).collect())
             }
         })
     }
@@ -294,7 +295,8 @@ fn nodes(character: Character, around: &mut Surroundings<'_>) -> Message {
 
 fn invented_nodes(around: &mut Surroundings<'_>) -> Message {
     let unix = around.unix;
-    let mut invent = || Ipv4Addr::new(around.random.u8(20..90), around.random.u8(..), around.random.u8(..), 9);
+    let mut invent =
+        || Ipv4Addr::new(around.random.u8(20..90), around.random.u8(..), around.random.u8(..), 9);
     Message::Addr((0..100).map(|_| entry(invent(), 8333, unix)).collect())
 }
 

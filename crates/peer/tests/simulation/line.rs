@@ -111,8 +111,7 @@ impl Open {
         };
         let sent = output.split_to(length);
         let is_left = !output.is_empty();
-        self.unread_since =
-            is_left.then(|| if length > 0 { now } else { self.unread_since.unwrap_or(now) });
+        self.unread_since = is_left.then(|| if length > 0 { now } else { self.unread_since.unwrap_or(now) });
         self.link.figures().sent += length as u64;
         sent
     }

@@ -7,8 +7,8 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use tipward_peer::{
-    ConnectError, Direction, DisconnectReason, LinkEvent, PeerAddress, PeerId, Penalty, Protocol, Reply, Start, Want,
-    wire::bitcoin::Message,
+    ConnectError, Direction, DisconnectReason, LinkEvent, PeerAddress, PeerId, Penalty, Protocol, Reply,
+    Start, Want, wire::bitcoin::Message,
 };
 
 use crate::{
@@ -338,7 +338,11 @@ impl World {
         if is_told && !is_ours && character.must_be_banned() {
             let until = self.watch.bans.get(&line.address);
             let is_banned = until.is_some_and(|until| *until > self.now);
-            assert!(is_banned, "{} is {character:?}, was ended as '{reason}', and is not banned", line.address);
+            assert!(
+                is_banned,
+                "{} is {character:?}, was ended as '{reason}', and is not banned",
+                line.address
+            );
         }
     }
 }

@@ -336,7 +336,10 @@ impl World {
         self.watch.dialed(address, self.now);
         let group = address.network_group();
         let is_taken = self.lines.values().any(|line| line.address.network_group() == group);
-        assert!(!is_taken || self.given.contains(address), "a second connection into the network of {address}");
+        assert!(
+            !is_taken || self.given.contains(address),
+            "a second connection into the network of {address}"
+        );
         assert!(self.lines.values().all(|line| line.address != *address), "two connections to {address}");
     }
 
