@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{
     AnyMessage, CallError, ConnectError, Delivery, Dialer, DisconnectReason, Disconnected, Figures,
-    LinkOptions, Local, Peer, PeerAddress, PeerEvent, PeerId, PeerInfo, Protocol, Reply, Stream, Tcp, Typed,
+    LinkOptions, Peer, PeerAddress, PeerEvent, PeerId, PeerInfo, Protocol, Reply, Stream, Tcp, Typed,
     Unsupported, Want,
     dial::{Attempt, Outcome},
     driver::now,
@@ -111,8 +111,8 @@ where
             address,
             protocol: Arc::new(protocol),
             dialer,
+            local: options.local.clone(),
             options: LinkOptions { delivery: Delivery::Raw, ..options },
-            local: Local::default(),
             seed: fastrand::u64(..),
             events,
             kill,

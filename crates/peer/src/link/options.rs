@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::Local;
+
 /// Time-outs of a connection, what its codec may take, and what is told of us.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -44,6 +46,8 @@ pub struct LinkOptions {
     pub services: u64,
     /// Whether peers shall tell us of transactions; off. Needed to see a broadcast come back.
     pub relay_transactions: bool,
+    /// What a [`Client`](crate::Client) tells about us that changes; a manager has its own.
+    pub local: Local,
 }
 
 /// Who compares blocks with the checksums of their frames. Frames without one, BSV's beyond 4 GiB and encrypted ones, are
@@ -110,6 +114,7 @@ impl Default for LinkOptions {
             user_agent: concat!("/tipward:", env!("CARGO_PKG_VERSION"), "/").to_owned(),
             services: 0,
             relay_transactions: false,
+            local: Local::default(),
         }
     }
 }

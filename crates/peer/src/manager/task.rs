@@ -34,6 +34,8 @@ use crate::{
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long resolving one DNS seed may take.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What an interval of zero means.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 /// How many notices of all connections may wait.
 const NOTICES: usize = 256;
 /// How many events may wait for a slow user. The oldest go first.
@@ -190,14 +192,14 @@ impl PoolTask {
     /// What the drivers measured goes to the pool, which looks at it at its own times.
     fn sample(&mut self) {
         if now() >= self.next_save {
-            self.next_save = after(now(), self.options.book_interval);
+            self.next_save = after(now(), self.options.book_interval.max(SHORTEST_INTERVAL));
             self.save();
         }
         if now() < self.next_sample {
             return;
         }
-        self.next_sample =
-            after(now(), self.options.pool.check_interval.min(self.options.pool.timings.check));
+        let interval = self.options.pool.check_interval.min(self.options.pool.timings.check);
+        self.next_sample = after(now(), interval.max(SHORTEST_INTERVAL));
         for (id, live) in &self.live {
             if let Some(peer) = &live.peer {
                 self.pool.sample(*id, peer.figures(), now());
@@ -285,20 +287,26 @@ impl PoolTask {
     }
 
     fn joined(&mut self, joined: Result<(task::Id, Outcome), task::JoinError>) {
-        let (task, outcome) = match joined {
-            Ok(ended) => ended,
+        let (task, outcome, is_told) = match joined {
+            Ok((task, outcome)) => (task, outcome, true),
             // A bug in a session must cost its connection only.
             Err(panic) => {
                 let reason = DisconnectReason::Handler(Arc::new(std::io::Error::other("panicked")));
-                (panic.id(), Outcome::Ended { reason, fell_back: false })
+                (panic.id(), Outcome::Ended { reason, fell_back: false }, false)
             }
         };
         let Some(id) = self.tasks.remove(&task) else { return };
         if let Some(live) = self.live.remove(&id)
-            && live.peer.is_some()
+            && let Some(peer) = live.peer
         {
             let figures = *live.figures.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             self.pool.sample(id, figures, now());
+            if let Outcome::Ended { reason, .. } = &outcome
+                && !is_told
+            {
+                let (address, reason) = (peer.address().clone(), reason.clone());
+                self.tell(PeerEvent::Disconnected { peer: id, address, reason });
+            }
         }
         match outcome {
             Outcome::Failed(reason) => {

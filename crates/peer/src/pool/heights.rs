@@ -59,19 +59,22 @@ impl Heights {
         }
     }
 
-    /// The peer has this block, and everything before it. That is to its credit, and no news.
+    /// The peer has this block, and everything before it. That is to its credit, and no news: it was asked.
     pub(super) fn has_block(&mut self, peer: PeerId, hash: BlockHash, now: Instant) {
-        if self.blocks.iter().any(|block| block.hash == hash) {
-            self.told_block(peer, hash, now);
-        }
+        self.learn(peer, hash, false, now);
     }
 
     /// The peer has this block, and everything before it, and tells as news.
     pub(super) fn told_block(&mut self, peer: PeerId, hash: BlockHash, now: Instant) {
+        self.learn(peer, hash, true, now);
+    }
+
+    fn learn(&mut self, peer: PeerId, hash: BlockHash, is_news: bool, now: Instant) {
         let Some(host) = self.peers.get(&peer).map(|peer| peer.host.clone()) else { return };
+        let witness = Some(host).filter(|_| is_news);
         if let Some(block) = self.blocks.iter_mut().find(|block| block.hash == hash) {
             block.peers.insert(peer);
-            block.hosts.insert(host);
+            block.hosts.extend(witness);
             if block.since.is_none() && block.hosts.len() >= WITNESSES {
                 block.since = Some(now);
             }
@@ -86,7 +89,7 @@ impl Heights {
             let unproven = self.blocks.iter().position(|block| block.since.is_none());
             self.blocks.remove(unproven.unwrap_or(0));
         }
-        let (peers, hosts) = (BTreeSet::from([peer]), BTreeSet::from([host]));
+        let (peers, hosts) = (BTreeSet::from([peer]), witness.into_iter().collect());
         self.blocks.push_back(Block { hash, first: peer, peers, hosts, since: None });
     }
 
@@ -207,6 +210,19 @@ mod tests {
         // What two others know moves on all the time, and the oscillator is behind it all the time.
         heights.told_height(PeerId(2), 498, now + Duration::from_secs(1000));
         assert_eq!(heights.behind(PATIENCE, now + Duration::from_secs(990) + 2 * PATIENCE), Some(PeerId(2)));
+    }
+
+    #[test]
+    fn an_old_tip_that_was_asked_for_is_no_news() {
+        let now = Instant::now();
+        let mut heights = peers(3, now);
+        let later = now + PATIENCE;
+        (0..2).for_each(|n| heights.has_block(PeerId(n), hash(1), later));
+        assert_eq!(heights.behind(PATIENCE, later + 9 * PATIENCE), None);
+        // Who had a block when it was asked for need not tell of it.
+        heights.has_block(PeerId(2), hash(2), later);
+        (0..2).for_each(|n| heights.told_block(PeerId(n), hash(2), later));
+        assert_eq!(heights.behind(PATIENCE, later + 9 * PATIENCE), None);
     }
 
     #[test]

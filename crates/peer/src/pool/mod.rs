@@ -41,6 +41,8 @@ mod view;
 
 /// How often DNS seeds are asked again while there is room for peers and no address is left to try.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(60);
+/// What an interval of zero means.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 /// How many addresses are enough.
 const ENOUGH_ADDRESSES: usize = 1000;
 /// How many times a round of dials may bring nobody before addresses that once worked are dialled again early.
@@ -134,6 +136,8 @@ impl Pool {
     /// A pool with the addresses of a book. `seed` makes its choices; `unix` is what our clock shows at `now`.
     #[must_use]
     pub fn new(options: PoolOptions, book: Book, seed: u64, unix: UnixTime, now: Instant) -> Self {
+        let options =
+            PoolOptions { check_interval: options.check_interval.max(SHORTEST_INTERVAL), ..options };
         let mut random = fastrand::Rng::with_seed(seed);
         let connectivity = table(&options, unix, now);
         Self {

@@ -1,6 +1,6 @@
 //! The far end of one connection: a script for each character, on a codec of its own.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{net::Ipv4Addr, ops::RangeInclusive, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use fastrand::Rng;
@@ -119,11 +119,15 @@ impl Far {
         }
     }
 
-    /// The node has got a block.
-    pub(crate) fn learned(&self, ledger: &Ledger, height: usize) -> Option<Message> {
-        let inv = || vec![Inventory::block(InventoryKind::Block, ledger.hash(height))];
+    /// The node has got these blocks, up to its new tip.
+    pub(crate) fn learned(&self, ledger: &Ledger, heights: RangeInclusive<usize>) -> Option<Message> {
+        let inv = |height| Inventory::block(InventoryKind::Block, ledger.hash(height));
         self.shaken.then(|| {
-            if self.by_headers { Message::Headers(vec![ledger.header(height)]) } else { Message::Inv(inv()) }
+            if self.by_headers {
+                Message::Headers(heights.map(|height| ledger.header(height)).collect())
+            } else {
+                Message::Inv(heights.map(inv).collect())
+            }
         })
     }
 

@@ -104,10 +104,11 @@ impl World {
         if !self.hosts[host].is_up || self.hosts[host].tip >= height {
             return;
         }
+        let news = self.hosts[host].tip + 1..=height;
         self.hosts[host].tip = height;
         for id in self.lines_of(host) {
             let far = self.lines.get_mut(&id).and_then(Line::open).and_then(|open| open.far.as_ref());
-            if let Some(message) = far.and_then(|far| far.learned(&self.ledger, height)) {
+            if let Some(message) = far.and_then(|far| far.learned(&self.ledger, news.clone())) {
                 self.say(id, &message, self.now);
             }
         }

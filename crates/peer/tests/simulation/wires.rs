@@ -213,6 +213,7 @@ impl World {
         }
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "as the task that it mirrors, which gets it whole")]
     fn joined(&mut self, id: PeerId, reason: DisconnectReason) {
         let Some(mut line) = self.lines.remove(&id) else { return };
         let micros = self.now.duration_since(self.start).as_micros();
