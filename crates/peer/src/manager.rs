@@ -10,17 +10,19 @@ use tokio::{
 };
 
 use crate::{
-    Answer, AnyMessage, BookCounts, BookFile, BookFileError, BookOptions, BookProblem, BroadcastError,
-    BroadcastOutcome, BroadcastPolicy, Change, ConnectError, Dialer, DisconnectReason, HandlerError,
-    InvalidTimings, LinkOptions, Local, MalformedTransaction, OnError, Peer, PeerAddress, PeerHandler,
-    PeerId, PeerView, PoolOptions, Protocol, Reply, RequestError, RequestPolicy, SubmitError, Tcp,
-    TimingsChange, Typed, Want,
+    Answer, AnyMessage, BookCounts, BookFile, BookFileError, BookOptions, BookProblem, BroadcastOutcome,
+    BroadcastPolicy, Change, ConnectError, Dialer, DisconnectReason, HandlerError, InvalidTimings,
+    LinkOptions, Local, OnError, Peer, PeerAddress, PeerHandler, PeerId, PeerView, PoolOptions, Protocol,
+    Reply, RequestPolicy, Tcp, TimingsChange, Typed, Want,
     handler::{AnyHandler, Erase},
 };
+pub use errors::{AskFailed, BroadcastFailed, ShutDown, StartError};
 use task::PoolTask;
 
 mod accept;
 mod commands;
+mod errors;
+mod obey;
 mod task;
 
 pub(crate) use commands::Command;
@@ -148,58 +150,6 @@ pub enum PeerEvent {
     /// No address is left that is connected, being dialled, or known to have worked without breaking the protocol.
     /// Dialling goes on; whether that is worth waiting for is the receiver's choice.
     Exhausted,
-}
-
-/// Why a manager did not start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The address book can't be read.
-    #[error(transparent)]
-    Book(#[from] BookFileError),
-    /// An address can't be listened on.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// Why not.
-        source: std::io::Error,
-    },
-}
-
-/// The manager has shut down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the manager has shut down")]
-pub struct ShutDown;
-
-/// Why a request to the manager has no answer.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum AskFailed {
-    /// It was not taken.
-    #[error(transparent)]
-    NotTaken(#[from] SubmitError),
-    /// Nobody answered it.
-    #[error(transparent)]
-    NotAnswered(#[from] RequestError),
-    /// The manager has shut down.
-    #[error(transparent)]
-    ShutDown(#[from] ShutDown),
-}
-
-/// Why a transaction was not broadcast.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum BroadcastFailed {
-    /// It is no transaction. Nothing was sent.
-    #[error(transparent)]
-    Malformed(#[from] MalformedTransaction),
-    /// It was not taken.
-    #[error(transparent)]
-    NotTaken(#[from] BroadcastError),
-    /// The manager has shut down.
-    #[error(transparent)]
-    ShutDown(#[from] ShutDown),
 }
 
 /// Keeps connections. Dropping it ends them without waiting; what it can be asked is on [`ManagerHandle`].

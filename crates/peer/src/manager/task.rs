@@ -47,35 +47,35 @@ const ACCEPTED: usize = 16;
 
 pub(super) struct PoolTask {
     protocol: Arc<dyn Protocol>,
-    options: ManagerOptions,
+    pub(super) options: ManagerOptions,
     events: mpsc::Sender<PeerEvent>,
     handler: Option<Arc<dyn AnyHandler>>,
     handle: ManagerHandle,
     commands: mpsc::Receiver<Command>,
     random: fastrand::Rng,
-    pool: Pool,
+    pub(super) pool: Pool,
     file: BookFile,
     connections: JoinSet<Outcome>,
     /// Which peer each task is for.
     tasks: BTreeMap<task::Id, PeerId>,
-    live: BTreeMap<PeerId, Live>,
+    pub(super) live: BTreeMap<PeerId, Live>,
     notices: (mpsc::Sender<Notice>, mpsc::Receiver<Notice>),
     interest: Arc<Interest>,
     waiting: VecDeque<PeerEvent>,
-    requests: BTreeMap<RequestId, RequestAnswer>,
-    broadcasts: BTreeMap<BroadcastId, oneshot::Sender<BroadcastOutcome>>,
+    pub(super) requests: BTreeMap<RequestId, RequestAnswer>,
+    pub(super) broadcasts: BTreeMap<BroadcastId, oneshot::Sender<BroadcastOutcome>>,
     lookups: JoinSet<(String, Result<Vec<PeerAddress>, String>)>,
     saves: JoinSet<Result<(), crate::BookFileError>>,
     next_save: Instant,
-    next_sample: Instant,
+    pub(super) next_sample: Instant,
 }
 
 /// A connection's task, seen from here.
-struct Live {
+pub(super) struct Live {
     kill: Kill,
     figures: Arc<Mutex<crate::Figures>>,
     /// Once it is ready.
-    peer: Option<Peer>,
+    pub(super) peer: Option<Peer>,
 }
 
 impl PoolTask {
@@ -433,90 +433,11 @@ impl PoolTask {
         }
     }
 
-    fn obey(&mut self, command: Command) {
-        match command {
-            Command::Request { want, policy, answer } => match self.pool.request(want, policy, now()) {
-                Ok(id) => {
-                    self.requests.insert(id, answer);
-                }
-                Err(error) => {
-                    answer.send(Err(error)).ok();
-                }
-            },
-            Command::Broadcast { id, bytes, policy, answer } => {
-                let (outcome, decided) = oneshot::channel();
-                let submitted = self.pool.broadcast(id, bytes, policy, now());
-                answer
-                    .send(submitted.map(|submission| {
-                        self.broadcasts.insert(submission, outcome);
-                        decided
-                    }))
-                    .ok();
-            }
-            Command::Peers(answer) => {
-                for (id, live) in &self.live {
-                    if let Some(peer) = &live.peer {
-                        self.pool.sample(*id, peer.figures(), now());
-                    }
-                }
-                answer.send(self.pool.peers(now())).ok();
-            }
-            Command::Choose { want, answer } => {
-                let chosen = self.pool.choose(&want, &[], now());
-                answer.send(self.peer(chosen)).ok();
-            }
-            Command::Primary(answer) => {
-                answer.send(self.peer(self.pool.primary())).ok();
-            }
-            Command::ForcePrimary { peer, force, answer } => {
-                self.pool.force_primary(peer, force, now());
-                answer.send(()).ok();
-            }
-            Command::SetTimings { change, answer } => {
-                let result = self.pool.set_timings(change, now());
-                if result.is_ok() {
-                    self.options.pool.timings = self.pool.timings();
-                    self.next_sample = now();
-                }
-                answer.send(result).ok();
-            }
-            Command::TimeOffset(answer) => {
-                answer.send(self.pool.time().offset()).ok();
-            }
-            Command::Book(answer) => {
-                answer.send(self.pool.book().counts(unix_now())).ok();
-            }
-            Command::Add { address, answer } => {
-                self.pool.add(address, now());
-                answer.send(()).ok();
-            }
-            Command::Ban { address, reason, answer } => {
-                self.pool.ban_and_disconnect(&address, &reason, now());
-                answer.send(()).ok();
-            }
-            Command::Unban { address, answer } => {
-                self.pool.unban(&address);
-                answer.send(()).ok();
-            }
-            Command::Misbehaved { peer, points, what, answer } => {
-                self.pool.misbehaved(peer, points, &what, now());
-                answer.send(()).ok();
-            }
-        }
-        // Who asks no more is not answered.
-        let gone: Vec<RequestId> =
-            self.requests.iter().filter(|(_, answer)| answer.is_closed()).map(|(id, _)| *id).collect();
-        for id in gone {
-            self.requests.remove(&id);
-            self.pool.cancel(id);
-        }
-    }
-
-    fn peer(&self, id: Option<PeerId>) -> Option<Peer> {
+    pub(super) fn peer(&self, id: Option<PeerId>) -> Option<Peer> {
         self.live.get(&id?)?.peer.clone()
     }
 }
 
-fn unix_now() -> UnixTime {
+pub(super) fn unix_now() -> UnixTime {
     UnixTime::since_epoch(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }

@@ -17,16 +17,17 @@ use bytes::Bytes;
 use tipward_wire::Txid;
 
 use crate::{
-    Answer, Book, BroadcastError, BroadcastId, BroadcastOutcome, BroadcastPolicy, Change, ConnectError,
-    Connectivity, ConnectivityOptions, Direction, DisconnectReason, Failure, Figures, MemberInfo,
-    NetworkTime, PeerAddress, PeerId, PeerInfo, Penalty, Reply, RequestError, RequestId, RequestPolicy,
-    Source, SubmitError, Transport, UnixTime, Want, broadcast::Broadcast, link::after, requests::Requests,
+    Book, BroadcastError, BroadcastId, BroadcastPolicy, ConnectError, Connectivity, ConnectivityOptions,
+    Direction, DisconnectReason, Failure, Figures, MemberInfo, NetworkTime, PeerAddress, PeerId, PeerInfo,
+    Penalty, Reply, RequestId, RequestPolicy, Source, SubmitError, Transport, UnixTime, Want,
+    broadcast::Broadcast, link::after, requests::Requests,
 };
 use heights::Heights;
 use member::{Member, Ready, State};
 use scores::{MAX_POINTS, Scores};
 
 pub use options::{Choice, Discovery, PoolOptions};
+pub use output::PoolOutput;
 pub use refusal::Refusal;
 pub use view::{PeerState, PeerView};
 
@@ -35,6 +36,7 @@ mod choice;
 mod heights;
 mod member;
 mod options;
+mod output;
 mod refusal;
 mod scores;
 mod view;
@@ -49,56 +51,6 @@ const ENOUGH_ADDRESSES: usize = 1000;
 const FAILED_FILLS: u32 = 2;
 /// The number of the local member in the table of statuses.
 const LOCAL: PeerId = PeerId(0);
-
-/// What a pool wants done.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum PoolOutput {
-    /// Dial.
-    Dial {
-        /// The number of the attempt and of the connection that comes of it.
-        id: PeerId,
-        /// Where.
-        address: PeerAddress,
-        /// What the peer is known to speak.
-        transport: Transport,
-    },
-    /// End a connection.
-    Disconnect {
-        /// Which.
-        id: PeerId,
-        /// Why.
-        reason: DisconnectReason,
-    },
-    /// Ask a peer.
-    Ask {
-        /// Whom.
-        id: PeerId,
-        /// What.
-        want: Want,
-    },
-    /// Resolve the DNS seeds and [tell](Pool::resolved) what they say.
-    Resolve,
-    /// A request has ended.
-    Answered(RequestId, Result<(PeerId, Answer), RequestError>),
-    /// A broadcast has ended.
-    Broadcast(BroadcastId, BroadcastOutcome),
-    /// The status of peers has changed.
-    Changed(Change<PeerId>),
-    /// The primary peer is another one.
-    Primary(Option<PeerId>),
-    /// An address is left alone until the time.
-    Banned {
-        /// Which.
-        address: PeerAddress,
-        /// Why.
-        reason: String,
-    },
-    /// Every address was tried once, or there are as many connections as there may be. Comes once.
-    Settled,
-    /// No address is left that is connected, being dialled, or known to have worked without breaking the protocol.
-    Exhausted,
-}
 
 /// The addresses, the connections, and what is asked of them.
 #[derive(Debug)]
