@@ -15,7 +15,7 @@ pub enum LinkEvent {
     Ready(PeerInfo),
     /// An answer or an announcement.
     Reply(Reply),
-    /// A message in its dialect's own type, as far as [`LinkOptions::delivery`] asks for such.
+    /// A message in its dialect's own type, as far as [`LinkOptions::delivery`](crate::LinkOptions::delivery) asks for such.
     Message(AnyMessage),
     /// A piece of a message too long to be held, from codecs that let such pass.
     Piece(Piece),

@@ -32,7 +32,7 @@ pub enum PoolOutput {
         /// What.
         want: Want,
     },
-    /// Resolve the DNS seeds and [tell](Pool::resolved) what they say.
+    /// Resolve the DNS seeds and [tell](crate::Pool::resolved) what they say.
     Resolve,
     /// A request has ended.
     Answered(RequestId, Result<(PeerId, Answer), RequestError>),
