@@ -390,3 +390,39 @@ fn a_malformed_transaction_has_no_identifier() {
         assert!(protocol.transaction_id(&whole.as_bytes().slice(..end)).is_err(), "{end} bytes");
     }
 }
+
+/// One may be a bug of theirs, or of ours; twenty at once are no accident.
+#[test]
+fn some_messages_that_do_not_parse_are_passed_over() {
+    let mut now = Instant::now();
+    let mut link = link(now);
+    link.receive(now, &mut bytes(&[Message::Version(their_version(Network::BTC)), Message::Verack])).unwrap();
+    let broken = || {
+        let mut frame = bytes(&[Message::Ping(1)]);
+        let end = frame.len() - 1;
+        frame[end] ^= 1;
+        frame
+    };
+    let mut points = 0;
+    for _ in 0..19 {
+        link.receive(now, &mut broken()).unwrap();
+        while let Some(event) = link.poll() {
+            points += if let LinkEvent::Misbehaved(points, _) = event { points } else { 0 };
+        }
+    }
+    assert_eq!(points, 190, "the pool hears of each");
+    let mut input = broken();
+    input.unsplit(broken());
+    assert!(matches!(link.receive(now, &mut input), Err(DisconnectReason::Wire(_))));
+    // Spread over time they are not a flood.
+    now += std::time::Duration::from_secs(1);
+    let mut patient = self::link(now);
+    patient
+        .receive(now, &mut bytes(&[Message::Version(their_version(Network::BTC)), Message::Verack]))
+        .unwrap();
+    for _ in 0..200 {
+        now += std::time::Duration::from_secs(10);
+        patient.receive(now, &mut broken()).unwrap();
+        while patient.poll().is_some() {}
+    }
+}

@@ -348,3 +348,26 @@ fn two_names_of_one_node_are_one_connection() {
     }
     assert!(dials < 40, "{dials} dials in ten minutes: less and less often");
 }
+
+/// Whatever pause addresses have come to, those that worked are dialled early when nothing else is left.
+#[test]
+fn all_dead_is_not_stuck() {
+    let book = BookOptions { max_back_off: Duration::from_secs(3600), ..BookOptions::default() };
+    let (now, unix) = (Instant::now(), UnixTime::from_secs(1_700_000_000));
+    let mut pool = Pool::new(options(), Book::new(book, fastrand::Rng::with_seed(1)), 1, unix, now);
+    pool.give(address("a"), now);
+    let mut talk = Talk { pool, now, outputs: Vec::new() };
+    talk.poll();
+    let [id] = talk.connect_all()[..] else { panic!() };
+    talk.end(id, &DisconnectReason::Closed);
+    // The network is away for six hours.
+    for _ in 0..6 * 60 {
+        talk.wait(60);
+        for (id, _) in talk.dials() {
+            talk.pool.dial_failed(id, &ConnectError::TimedOut, talk.now);
+            talk.poll();
+        }
+    }
+    talk.wait(40);
+    assert!(!talk.dials().is_empty(), "and is found again within a minute, not within the hour of its pause");
+}
