@@ -11,7 +11,7 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{free_address, on_path};
+use crate::{free_address, on_path, rpc};
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long bcoin may take for what it is waited for.
@@ -98,15 +98,7 @@ impl Bcoin {
     /// # Errors
     /// What the node or the connection reports.
     pub fn try_rpc(&self, method: &str, parameters: &Value) -> Result<Value, String> {
-        let body = json!({"method": method, "params": parameters}).to_string();
-        let request = minreq::post(format!("http://{}/", self.http))
-            .with_header("Content-Type", "application/json")
-            .with_body(body);
-        let mut answer = answer(request)?;
-        match answer["error"].take() {
-            Value::Null => Ok(answer["result"].take()),
-            error => Err(error.to_string()),
-        }
+        rpc::call(minreq::post(format!("http://{}/", self.http)), method, parameters)
     }
 
     /// What the node's wallet answers to a `GET` of `path`.
@@ -116,7 +108,7 @@ impl Bcoin {
     #[must_use]
     pub fn wallet(&self, path: &str) -> Value {
         let url = format!("http://{}/wallet/primary{path}", self.wallet);
-        answer(minreq::get(url)).unwrap_or_else(|error| panic!("GET {path}: {error}"))
+        rpc::answer(minreq::get(url)).unwrap_or_else(|error| panic!("GET {path}: {error}"))
     }
 
     /// A signed transaction of the node's wallet that was not sent, as hexadecimal text.
@@ -129,7 +121,7 @@ impl Bcoin {
         let request = minreq::post(format!("http://{}/wallet/primary/create", self.wallet))
             .with_header("Content-Type", "application/json")
             .with_body(body);
-        let created = answer(request).unwrap_or_else(|error| panic!("create: {error}"));
+        let created = rpc::answer(request).unwrap_or_else(|error| panic!("create: {error}"));
         created["hex"].as_str().unwrap_or_else(|| panic!("create: {created}")).to_owned()
     }
 
@@ -180,12 +172,6 @@ impl Drop for Bcoin {
         self.child.kill().ok();
         self.child.wait().ok();
     }
-}
-
-fn answer(request: minreq::Request) -> Result<Value, String> {
-    let response = request.with_timeout(120).send().map_err(|error| error.to_string())?;
-    let text = response.as_str().map_err(|error| error.to_string())?;
-    serde_json::from_str(text).map_err(|error| format!("{error}: {text}"))
 }
 
 fn find() -> Option<PathBuf> {

@@ -11,7 +11,7 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{free_address, on_path};
+use crate::{free_address, on_path, rpc};
 
 /// `tipward:tipward`, for HTTP.
 const AUTHORIZATION: &str = "Basic dGlwd2FyZDp0aXB3YXJk";
@@ -120,20 +120,9 @@ impl Bitcoind {
     /// # Errors
     /// What the node or the connection reports.
     pub fn try_rpc(&self, method: &str, parameters: &Value) -> Result<Value, String> {
-        let body = json!({"jsonrpc": "1.0", "id": 1, "method": method, "params": parameters}).to_string();
-        let response = minreq::post(format!("http://{}/", self.rpc))
-            .with_header("Authorization", AUTHORIZATION)
-            .with_header("Content-Type", "application/json")
-            .with_body(body)
-            .with_timeout(120)
-            .send()
-            .map_err(|error| error.to_string())?;
-        let text = response.as_str().map_err(|error| error.to_string())?;
-        let mut answer: Value = serde_json::from_str(text).map_err(|error| format!("{error}: {text}"))?;
-        match answer["error"].take() {
-            Value::Null => Ok(answer["result"].take()),
-            error => Err(error.to_string()),
-        }
+        let request =
+            minreq::post(format!("http://{}/", self.rpc)).with_header("Authorization", AUTHORIZATION);
+        rpc::call(request, method, parameters)
     }
 
     /// The height of the node's best chain.

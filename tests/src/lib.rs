@@ -7,6 +7,7 @@ mod bcoin;
 mod bitcoind;
 mod compare;
 mod peers;
+mod rpc;
 mod socks;
 mod throttle;
 

@@ -295,7 +295,7 @@ impl Running {
         match command {
             Command::Ask(want) => {
                 if self.link.ask(want.clone(), now()).is_err() {
-                    self.upward.push(Pending::reply(Reply::Unsupported(want)));
+                    self.upward.push(Pending::Reply(Reply::Unsupported(want)));
                 }
             }
             Command::Send { message, written } => {
@@ -329,8 +329,8 @@ impl Running {
         while let Some(event) = self.link.poll() {
             match event {
                 LinkEvent::Reply(reply) => self.upward.reply(reply),
-                LinkEvent::Message(message) => self.upward.push(Pending::message(message)),
-                LinkEvent::Piece(piece) => self.upward.push(Pending::piece(piece)),
+                LinkEvent::Message(message) => self.upward.push(Pending::Message(message)),
+                LinkEvent::Piece(piece) => self.upward.push(Pending::Piece(piece)),
                 LinkEvent::Misbehaved(points, what) => self.upward.misbehaved(points, what),
                 LinkEvent::Answer(call, answer) => {
                     if let Some(waiting) = self.calls.remove(&call) {

@@ -144,7 +144,7 @@ impl Book {
     pub fn next(
         &mut self,
         now: UnixTime,
-        mut filter: impl FnMut(&PeerAddress, NetworkGroup) -> bool,
+        mut filter: impl FnMut(&BookEntry, NetworkGroup) -> bool,
     ) -> Option<PeerAddress> {
         self.observe(now);
         self.promote(now);
@@ -156,7 +156,7 @@ impl Book {
         let from = self.random.u64(..);
         order.into_iter().flat_map(|class| self.index.ready(class, from)).find_map(|id| {
             let slot = self.slots.get(&id)?;
-            filter(&slot.entry.address, slot.group.clone()).then(|| slot.entry.address.clone())
+            filter(&slot.entry, slot.group.clone()).then(|| slot.entry.address.clone())
         })
     }
 

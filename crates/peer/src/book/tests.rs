@@ -34,7 +34,7 @@ fn with(addresses: &[&str]) -> Book {
     book
 }
 
-fn any(_: &PeerAddress, _: NetworkGroup) -> bool {
+fn any(_: &BookEntry, _: NetworkGroup) -> bool {
     true
 }
 
@@ -238,7 +238,7 @@ fn what_the_filter_refuses_wakes_nobody() {
     assert_eq!(book.deadline(START), Some(START), "not looked at yet");
     assert_eq!(book.next(START, |_, group| group == NetworkGroup::Name("c".to_owned())), None);
     assert_eq!(book.deadline(START), None);
-    let only_b = |address: &PeerAddress, _| address.host == "b.example";
+    let only_b = |entry: &BookEntry, _| entry.address.host == "b.example";
     assert_eq!(book.next(START, only_b), Some(address("b.example")));
 }
 

@@ -71,20 +71,6 @@ pub(super) enum Pending {
     Piece(Piece),
 }
 
-impl Pending {
-    pub(super) fn reply(reply: Reply) -> Self {
-        Self::Reply(reply)
-    }
-
-    pub(super) fn message(message: AnyMessage) -> Self {
-        Self::Message(message)
-    }
-
-    pub(super) fn piece(piece: Piece) -> Self {
-        Self::Piece(piece)
-    }
-}
-
 /// The way up from one connection.
 pub(super) struct Upward {
     events: mpsc::Sender<PeerEvent>,

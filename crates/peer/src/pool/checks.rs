@@ -7,8 +7,8 @@ use super::{
     choice::Chooser,
 };
 use crate::{
-    NetworkGroup, PeerAddress, PeerId, Want, broadcast::BroadcastOutput, connectivity::Output, link::after,
-    requests::RequestOutput,
+    BookEntry, NetworkGroup, PeerAddress, PeerId, Want, broadcast::BroadcastOutput, connectivity::Output,
+    link::after, requests::RequestOutput,
 };
 
 impl Pool {
@@ -93,13 +93,14 @@ impl Pool {
         {
             return Some(self.dial(address, false, now));
         }
-        let Self { members, scores, given, options, .. } = self;
-        let filter = |address: &PeerAddress, group: NetworkGroup| {
+        let Self { members, scores, options, discovers, .. } = self;
+        let filter = |entry: &BookEntry, group: NetworkGroup| {
+            let address = &entry.address;
             let is_in_use =
                 members.values().any(|m| m.direction == Direction::Outbound && m.address == *address);
+            let has_room = count_network(members, &group, None) < options.per_network_group;
             !is_in_use
-                && (count_network(members, &group, None) < options.per_network_group
-                    || given.contains(address))
+                && (entry.is_given() || (*discovers && has_room))
                 && scores.get(&address.host, now) < super::MAX_POINTS
         };
         if let Some(address) = self.book.next(unix, filter) {
@@ -123,7 +124,6 @@ impl Pool {
         if !is_extra {
             self.book.tried(&address, unix);
         }
-        self.dialed_since_fill = true;
         let group = address.network_group();
         let (direction, state) = (Direction::Outbound, State::Dialing { first });
         let id =
@@ -138,8 +138,9 @@ impl Pool {
         }
         let is_dialing_first =
             self.members.values().any(|member| matches!(member.state, State::Dialing { first: true }));
-        let is_settled = self.ready(Direction::Outbound) >= self.options.max_peers
-            || !(self.book.has_untried() || is_dialing_first);
+        let is_settled = self.was_settled
+            || self.ready(Direction::Outbound) >= self.options.max_peers
+            || !(self.has_untried() || is_dialing_first);
         if is_settled && !self.was_settled {
             self.was_settled = true;
             return Some(PoolOutput::Settled);
@@ -154,11 +155,25 @@ impl Pool {
         None
     }
 
+    /// What a book holds from earlier runs is not dialled where only given addresses are to be.
+    fn may_dial(&self, entry: &BookEntry) -> bool {
+        self.discovers || entry.is_given()
+    }
+
+    /// Whether an address that may be dialled was never tried.
+    fn has_untried(&self) -> bool {
+        if self.discovers {
+            return self.book.has_untried();
+        }
+        self.book.entries().any(|entry| entry.is_given() && entry.first_tried.is_none())
+    }
+
     /// Whether every address is banned, or was tried and never worked.
     fn is_hopeless(&self, now: Instant) -> bool {
         let unix = self.unix(now);
         self.book
             .entries()
+            .filter(|entry| self.may_dial(entry))
             .all(|entry| entry.is_banned(unix) || (entry.first_tried.is_some() && !entry.has_worked()))
     }
 
@@ -269,7 +284,7 @@ impl Pool {
             .book
             .recently_worked(16, unix)
             .into_iter()
-            .filter(|entry| !entry.is_banned(unix) && !self.is_in_use(&entry.address))
+            .filter(|entry| self.may_dial(entry) && !entry.is_banned(unix) && !self.is_in_use(&entry.address))
             .filter(|entry| self.has_room_in_network(&entry.address, Some(id)))
             .filter(|entry| entry.speed.is_some_and(|other| other as f64 > 2.0 * speed))
             .max_by_key(|entry| entry.speed);
@@ -310,7 +325,11 @@ impl Pool {
     /// gave is dialled whatever its network.
     fn has_room_in_network(&self, address: &PeerAddress, leaving: Option<PeerId>) -> bool {
         let there = count_network(&self.members, &address.network_group(), leaving);
-        there < self.options.per_network_group || self.given.contains(address)
+        there < self.options.per_network_group || self.is_given(address)
+    }
+
+    fn is_given(&self, address: &PeerAddress) -> bool {
+        self.book.get(address).is_some_and(BookEntry::is_given)
     }
 
     fn is_in_use(&self, address: &PeerAddress) -> bool {

@@ -8,7 +8,7 @@
 //! [`deadline`](Pool::deadline).
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -61,7 +61,6 @@ pub struct Pool {
     /// Our two clocks when the pool began.
     started: (Instant, UnixTime),
     discovers: bool,
-    given: BTreeSet<PeerAddress>,
     members: BTreeMap<PeerId, Member>,
     next_id: u64,
     heights: Heights,
@@ -77,7 +76,6 @@ pub struct Pool {
     /// To be dialled before all others.
     preferred: Option<PeerAddress>,
     failed_fills: u32,
-    dialed_since_fill: bool,
     round: u64,
     primary: Option<PeerId>,
     was_settled: bool,
@@ -98,7 +96,6 @@ impl Pool {
             book,
             started: (now, unix),
             discovers: options.discovery != Discovery::Off,
-            given: BTreeSet::new(),
             members: BTreeMap::new(),
             next_id: 0,
             heights: Heights::default(),
@@ -112,7 +109,6 @@ impl Pool {
             next_resolve: now,
             preferred: None,
             failed_fills: 0,
-            dialed_since_fill: false,
             round: 0,
             primary: None,
             was_settled: false,
@@ -127,8 +123,6 @@ impl Pool {
             self.discovers = false;
         }
         let unix = self.unix(now);
-        let address = address.normalized();
-        self.given.insert(address.clone());
         self.book.add(address, Source::Given, 0, unix, unix);
     }
 
@@ -217,7 +211,6 @@ impl Pool {
         if direction == Direction::Outbound && !is_extra {
             let transport = if encrypted { Transport::V2 } else { Transport::Unknown };
             self.book.succeeded(&address, info.services, transport, unix);
-            self.dialed_since_fill = false;
             self.failed_fills = 0;
         }
         self.heights.join(id, &address.host, now);

@@ -371,3 +371,23 @@ fn all_dead_is_not_stuck() {
     talk.wait(40);
     assert!(!talk.dials().is_empty(), "and is found again within a minute, not within the hour of its pause");
 }
+
+#[test]
+fn with_given_addresses_a_book_of_earlier_runs_is_left_alone() {
+    let (now, unix) = (Instant::now(), UnixTime::from_secs(1_700_000_000));
+    for (discovery, expected) in [(Discovery::IfNoneGiven, 1), (Discovery::On, 3)] {
+        let mut book = Book::new(BookOptions::default(), fastrand::Rng::with_seed(1));
+        for n in 1..20 {
+            let old = PeerAddress { host: format!("9.{n}.1.1"), port: 8333 };
+            assert!(book.add(old, Source::Book, 0, unix, unix));
+        }
+        let mut pool = Pool::new(PoolOptions { discovery, ..options() }, book, 1, unix, now);
+        pool.give(address("given"), now);
+        let mut talk = Talk { pool, now, outputs: Vec::new() };
+        talk.poll();
+        assert_eq!(talk.connect_all().len(), expected);
+        assert_eq!(talk.told(|output| matches!(output, PoolOutput::Settled)), 1, "{discovery:?}");
+        talk.wait(3600);
+        assert!(talk.dials().is_empty());
+    }
+}
