@@ -53,6 +53,7 @@ impl Coin for &'static Network {
             transactions: 0,
             size,
             served_by: None,
+            is_streamed: false,
         };
         while let Some(event) = reader.decode(&mut input).expect("a network's genesis block is a block") {
             match event {

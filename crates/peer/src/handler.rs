@@ -181,7 +181,12 @@ impl<M: Clone + Send + Sync + 'static> AnyHandler for Erase<M> {
                 Reply::Missing(blocks) => handler.missing(context, Want::Blocks(blocks)).await,
                 Reply::MissingTransactions(ids) => handler.missing(context, Want::Transactions(ids)).await,
                 Reply::Unsupported(want) => handler.missing(context, want).await,
-                Reply::Progress { .. } | Reply::Fetched(_) | Reply::NewTip(_) => Ok(()),
+                // Of interest to who asks in neutral words.
+                Reply::Progress { .. }
+                | Reply::Fetched(_)
+                | Reply::NewTip(_)
+                | Reply::RangeEnd
+                | Reply::Height(_) => Ok(()),
             },
             _ => Ok(()),
         }

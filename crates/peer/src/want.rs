@@ -23,8 +23,38 @@ impl fmt::Display for PeerId {
 pub enum Want {
     /// The headers after the first of these hashes that the peer has on its best chain; highest first.
     HeadersAfter(Vec<BlockHash>),
+    /// The hashes of the blocks after the first of these that the peer has on its best chain, up to `stop`, or as many as
+    /// it tells at once. Answered by [`Reply::Announced`]; a peer that has none stays silent.
+    BlocksAfter {
+        /// Blocks of our chain, highest first.
+        locator: Vec<BlockHash>,
+        /// The last block wanted; [`BlockHash::ZERO`] for as many as the peer tells.
+        stop: BlockHash,
+    },
     /// These blocks, in this order if the peer keeps one.
     Blocks(Vec<BlockHash>),
+    /// The blocks of the peer's best chain from this index on, in order. A peer that has fewer sends fewer, and says
+    /// [`Reply::RangeEnd`] if its dialect can tell.
+    Range {
+        /// The index of the first: a height.
+        start: u64,
+        /// How many.
+        count: u32,
+    },
+    /// The blocks of the peer's best chain whose slot is not before this one, in order; [`Reply::RangeEnd`] follows.
+    SlotRange {
+        /// The first slot.
+        start: u64,
+        /// At most so many blocks.
+        count: u32,
+    },
+    /// The ancestors of a block, whole, its parent first; [`Reply::RangeEnd`] follows.
+    Ancestors {
+        /// The block.
+        of: BlockHash,
+        /// At most so many blocks.
+        count: u32,
+    },
     /// These transactions, as far as the peer has them and gives them away.
     Transactions(Vec<Txid>),
     /// Takes note of a transaction: it is announced to the peer, and handed over when the peer asks for it.
@@ -80,6 +110,11 @@ pub enum Reply {
     },
     /// The peer does not have these blocks.
     Missing(Vec<BlockHash>),
+    /// The peer has sent everything that it sends in answer to the oldest open [`Want::Range`], [`Want::SlotRange`] or
+    /// [`Want::Ancestors`].
+    RangeEnd,
+    /// The peer says how high it is now: a hint, like what it says at the start.
+    Height(u64),
     /// The peer does not have these transactions.
     MissingTransactions(Vec<Txid>),
     /// The peer asked for a transaction that we had offered, and it was sent.

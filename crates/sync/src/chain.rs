@@ -31,6 +31,17 @@ pub struct Update {
     pub append: Vec<BlockHash>,
 }
 
+/// What a block says about itself at its start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockHead {
+    /// The header, as [`Chain::accept`] takes it.
+    pub header: Header,
+    /// The blocks that it builds on: one on most chains, several in a DAG; none for genesis.
+    pub parents: Vec<BlockHash>,
+    /// The index that it claims: a height, or a slot.
+    pub index: Option<u64>,
+}
+
 /// What became of a run of headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
@@ -82,4 +93,15 @@ pub trait Chain: Send + 'static {
 
     /// A block that need not be asked for, such as genesis.
     fn local_block(&self, id: BlockId) -> Option<Block>;
+
+    /// What a block says about itself, read from its first bytes: its first part, or all of it. For strategies that get
+    /// blocks before headers; a chain that answers `None` to everything can't be synced by those.
+    fn read_head(&self, _start: &[u8]) -> Option<BlockHead> {
+        None
+    }
+
+    /// The height below which nothing changes any more: back-fill does not go below it.
+    fn irreversible(&self) -> u64 {
+        0
+    }
 }

@@ -28,7 +28,7 @@ pub(crate) struct Applied {
 pub(crate) async fn deliver(
     mut sink: Box<dyn BlockSink>,
     mut inbox: mpsc::Receiver<SinkCommand>,
-    acks: mpsc::Sender<Applied>,
+    acks: mpsc::Sender<Option<Applied>>,
 ) -> Result<(), SinkError> {
     let mut flush_at: Option<Instant> = None;
     loop {
@@ -45,7 +45,10 @@ pub(crate) async fn deliver(
         };
         match command {
             None => return sink.flush().await,
-            Some(SinkCommand::Rollback(to)) => sink.rollback(to).await?,
+            Some(SinkCommand::Rollback(to)) => {
+                sink.rollback(to).await?;
+                acks.send(None).await.ok();
+            }
             Some(SinkCommand::Apply(block)) => {
                 let applied = Applied {
                     block: block.id,
@@ -55,7 +58,7 @@ pub(crate) async fn deliver(
                 };
                 sink.apply(block).await?;
                 // The driver may have ended.
-                acks.send(applied).await.ok();
+                acks.send(Some(applied)).await.ok();
             }
         }
         flush_at.get_or_insert_with(|| Instant::now() + FLUSH_INTERVAL);

@@ -182,7 +182,7 @@ async fn drive(
     // Without commands to come the sink finishes what it was given, flushes and ends.
     driver.commands = mpsc::channel(1).0;
     while let Some(block) = applied.recv().await {
-        driver.applied(&block);
+        driver.applied(block.as_ref());
     }
     let sink = match sink.await {
         Ok(result) => result.map_err(SyncError::Sink),
@@ -215,7 +215,7 @@ impl Driver {
     async fn run(
         &mut self,
         mut inbox: mpsc::Receiver<PeerEvent>,
-        applied: &mut mpsc::Receiver<Applied>,
+        applied: &mut mpsc::Receiver<Option<Applied>>,
         mut stopped: oneshot::Receiver<()>,
     ) -> Result<(), SyncError> {
         let mut input = Input::Tick;
@@ -231,7 +231,7 @@ impl Driver {
                 _ = &mut stopped => return Ok(()),
                 // The sink first: what it has applied makes room.
                 ack = applied.recv() => match ack {
-                    Some(block) => self.applied(&block),
+                    Some(block) => self.applied(block.as_ref()),
                     None => return Ok(()), // The sink has failed; its task tells why.
                 },
                 event = inbox.recv() => match event {
@@ -261,6 +261,11 @@ impl Driver {
                 }
                 Output::Rollback(to) => self.command(SinkCommand::Rollback(to)),
                 Output::Apply(block) => self.command(SinkCommand::Apply(block)),
+                Output::ApplyPart(..)
+                | Output::Abort(_)
+                | Output::Hold(_)
+                | Output::Resume(_)
+                | Output::Penalise(..) => {}
                 Output::Headers(count) => {
                     self.progress.send_modify(|progress| progress.headers += count as u64);
                 }
@@ -294,8 +299,10 @@ impl Driver {
         self.events.send(event).ok();
     }
 
-    fn applied(&self, block: &Applied) -> Input {
-        let Applied { block, transactions, size, is_received } = *block;
+    fn applied(&self, block: Option<&Applied>) -> Input {
+        let Some(&Applied { block, transactions, size, is_received }) = block else {
+            return Input::Delivered(1);
+        };
         self.progress.send_modify(|progress| {
             progress.applied = Some(block);
             if is_received {
@@ -305,7 +312,7 @@ impl Driver {
             }
         });
         self.tell(Event::Applied { block, transactions, size });
-        Input::Applied
+        Input::Delivered(1)
     }
 
     fn peer_event(&mut self, event: PeerEvent) -> Result<Input, SyncError> {

@@ -38,11 +38,13 @@ mod chain;
 mod delivery;
 mod driver;
 mod event;
+mod options;
 mod scheduler;
 mod sink;
 
-pub use chain::{Accepted, BlockId, Chain, RefusedHeaders, Update};
+pub use chain::{Accepted, BlockHead, BlockId, Chain, RefusedHeaders, Update};
 pub use driver::{Running, SyncError, SyncParts, run};
 pub use event::{Event, Events, Progress};
-pub use scheduler::{Fault, Input, Output, Scheduler, SyncOptions};
+pub use options::{Order, Strategy, SyncOptions};
+pub use scheduler::{Fault, Input, Output, Scheduler};
 pub use sink::{Block, BlockSink, SinkError};

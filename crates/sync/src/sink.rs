@@ -25,6 +25,8 @@ pub struct Block {
     pub size: u64,
     /// Who served it; `None` for a block that was not asked for, such as genesis.
     pub served_by: Option<PeerId>,
+    /// The parts went to [`BlockSink::apply_part`] before, and `parts` is empty.
+    pub is_streamed: bool,
 }
 
 impl Block {
@@ -59,8 +61,27 @@ pub trait BlockSink: Send + 'static {
     /// The last block whose effects are stored; `None` before the first. Called once, at the start.
     async fn cursor(&mut self) -> Result<Option<BlockId>, SinkError>;
 
-    /// Takes the next block.
+    /// Takes the next block. If [`Block::is_streamed`], its parts were taken by [`apply_part`](Self::apply_part), and this
+    /// says that it is complete and passed its checks.
     async fn apply(&mut self, block: Block) -> Result<(), SinkError>;
+
+    /// Whether this sink takes blocks that are too large to be held in parts. If not, such a block is collected and given to
+    /// [`apply`](Self::apply) whole, which takes its size in memory.
+    fn takes_parts(&self) -> bool {
+        false
+    }
+
+    /// Takes a part of the next block, from part 0 on. It is not known yet whether the block is valid: after the last part
+    /// comes [`apply`](Self::apply), or else [`abort`](Self::abort). Called only if [`takes_parts`](Self::takes_parts).
+    async fn apply_part(&mut self, _block: BlockId, _part: BlockPart) -> Result<(), SinkError> {
+        Err("the sink takes parts but has no apply_part".into())
+    }
+
+    /// Forgets the parts of a block that were taken so far; it may come again from its first part. A sink whose process
+    /// ended between parts has to forget them by itself: its cursor is still at the block before.
+    async fn abort(&mut self, _block: BlockId) -> Result<(), SinkError> {
+        Ok(())
+    }
 
     /// Undoes every block above `to`, which was applied before: they are not on the best chain any more.
     async fn rollback(&mut self, to: BlockId) -> Result<(), SinkError>;

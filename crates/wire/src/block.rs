@@ -24,6 +24,8 @@ pub struct BlockPart {
     pub block: BlockHash,
     /// The download that this part belongs to.
     pub download: DownloadId,
+    /// How large the whole block is, in bytes, as its frame says: what a receiver needs to know before it decides to keep it.
+    pub block_size: u64,
     /// The part's number, from 0.
     pub index: u32,
     /// Where the part starts in the block, in bytes.

@@ -13,6 +13,7 @@ fn block(height: u64, branch: u8, size: usize) -> Block {
     let part = |index: u32, bytes: &[u8], offset| BlockPart {
         block: hash,
         download: DownloadId(1),
+        block_size: size as u64,
         index,
         offset,
         first_transaction: 0,
@@ -27,6 +28,7 @@ fn block(height: u64, branch: u8, size: usize) -> Block {
         transactions: height,
         size: size as u64,
         served_by: None,
+        is_streamed: false,
     }
 }
 

@@ -230,6 +230,11 @@ impl Session for BitcoinSession {
                     stop: BlockHash::ZERO,
                 })
             }
+            Want::BlocksAfter { locator: mut hashes, stop } => {
+                hashes.truncate(MAX_LOCATOR);
+                Message::GetBlocks(Locator { protocol: PROTOCOL_VERSION as u32, hashes, stop })
+            }
+            Want::Range { .. } | Want::SlotRange { .. } | Want::Ancestors { .. } => return Err(Unsupported),
             Want::Blocks(blocks) => {
                 if !self.blocks.add(&blocks) {
                     return Err(Unsupported);

@@ -160,6 +160,7 @@ fn part(block: BlockHash) -> Incoming<Message> {
     let part = BlockPart {
         block,
         download: DownloadId(1),
+        block_size: Network::BTC.genesis_block().len() as u64,
         index: 0,
         offset: 0,
         first_transaction: 0,

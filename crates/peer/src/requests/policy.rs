@@ -54,7 +54,7 @@ impl RequestPolicy {
         match want {
             Want::Blocks(_) => Self { attempts: 6, total_timeout: Duration::from_secs(600), ..default },
             Want::Transactions(_) => Self { attempts: 8, max_bytes: 16 << 20, ..default },
-            Want::HeadersAfter(_) | Want::Offer { .. } | Want::Addresses => default,
+            _ => default,
         }
     }
 }

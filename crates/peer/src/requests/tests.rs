@@ -41,6 +41,7 @@ fn part(block: u8, download: u64, index: u32) -> Reply {
     Reply::Part(BlockPart {
         block: hash(block),
         download: DownloadId(download),
+        block_size: 1000,
         index,
         offset: u64::from(index) * 10,
         first_transaction: u64::from(index),

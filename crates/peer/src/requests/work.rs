@@ -81,7 +81,12 @@ impl Work {
                 Ok(Self::Transactions { ids, found, open: BTreeSet::new() })
             }
             Want::Addresses => Ok(Self::Addresses),
-            Want::Offer { .. } => Err(SubmitError::NoAnswer),
+            // Streams of many blocks are for who talks to the peer itself.
+            Want::Offer { .. }
+            | Want::BlocksAfter { .. }
+            | Want::Range { .. }
+            | Want::SlotRange { .. }
+            | Want::Ancestors { .. } => Err(SubmitError::NoAnswer),
         }
     }
 

@@ -59,6 +59,7 @@ impl Scheduler {
             // Not before a block of the new branch is there: a branch of which nobody has blocks must not undo anything.
             if let (Some(common), Some(old_tip)) = (self.rollback.take(), self.sent) {
                 self.outputs.push_back(Output::Event(Event::Reorg { old_tip, common }));
+                self.unapplied.push_back((common, 0));
                 self.outputs.push_back(Output::Rollback(common));
             }
             self.sent = Some(block.id);
@@ -213,6 +214,7 @@ impl Scheduler {
             transactions: end.transactions,
             size: end.size,
             served_by: Some(id),
+            is_streamed: false,
         });
     }
 

@@ -6,6 +6,7 @@
 //! that. A peer that lies is dropped.
 
 mod blocks;
+pub(crate) mod flow;
 mod headers;
 mod peers;
 mod window;
@@ -14,59 +15,18 @@ use std::{
     collections::{BTreeMap, VecDeque},
     error::Error,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use tipward_peer::{DisconnectReason, PeerId, PeerInfo, Penalty, Reply, Want};
+use tipward_peer::{
+    DisconnectReason, PeerId, PeerInfo, Penalty, Reply, Want,
+    wire::{BlockHash, BlockPart},
+};
 
-use crate::{Block, BlockId, Chain, Event};
+use crate::{Block, BlockId, Chain, Event, SyncOptions};
 pub(crate) use blocks::MAX_UNAPPLIED;
 use peers::PeerState;
 use window::{Frontier, Window};
-
-/// Bounds and time-outs of a sync.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct SyncOptions {
-    /// How many blocks may be asked for or wait ahead of what the sink has applied; 1024.
-    pub window: usize,
-    /// How many blocks may be in flight from one peer; 16.
-    pub max_in_flight: usize,
-    /// How many bytes of blocks may be held in memory or be in flight, by estimate; 256 MiB. The next block for the sink
-    /// is asked for all the same.
-    pub byte_budget: u64,
-    /// How long a peer with requests may bring nothing, at first; 2 s. Doubles up to 64 s.
-    pub stall_timeout: Duration,
-    /// How long a peer may take to answer for headers; 10 s.
-    pub header_timeout: Duration,
-    /// How often a peer is asked for headers although it announced none; 60 s.
-    pub header_interval: Duration,
-    /// After so many stalls or unanswered requests in a row a peer is dropped; 3.
-    pub max_strikes: u32,
-    /// Stop when the block at this height is applied; nothing above it is asked for.
-    pub stop_at: Option<u64>,
-    /// Stop when everything that the connected peers have is applied.
-    pub stop_when_synced: bool,
-    /// Ask for no blocks.
-    pub headers_only: bool,
-}
-
-impl Default for SyncOptions {
-    fn default() -> Self {
-        Self {
-            window: 1024,
-            max_in_flight: 16,
-            byte_budget: 256 << 20,
-            stall_timeout: Duration::from_secs(2),
-            header_timeout: Duration::from_secs(10),
-            header_interval: Duration::from_secs(60),
-            max_strikes: 3,
-            stop_at: None,
-            stop_when_synced: false,
-            headers_only: false,
-        }
-    }
-}
 
 /// After so many inputs without a tick time-outs are checked all the same; more than can be waiting to be read.
 const MAX_UNCHECKED: u32 = 1024;
@@ -82,8 +42,13 @@ pub enum Input {
     Reply(PeerId, Reply),
     /// No more peers are to be expected at once.
     Settled,
-    /// The sink has applied the block that was given to it first and not acknowledged yet.
-    Applied,
+    /// The sink has done so many more of the outputs that are for it, in their order: [`Output::Apply`],
+    /// [`Output::ApplyPart`], [`Output::Abort`] and [`Output::Rollback`].
+    Delivered(usize),
+    /// Ask for no more blocks until [`Input::Resume`]. What is under way still comes and is delivered.
+    Pause,
+    /// Go on after [`Input::Pause`].
+    Resume,
     /// Nothing but the time has changed: everything that has come before `now` was told. Time-outs are acted on here, so that
     /// nobody is blamed for what was merely not read yet.
     Tick,
@@ -96,10 +61,20 @@ pub enum Output {
     Ask(PeerId, Want),
     /// Disconnect a peer. [`Input::Disconnected`] need not follow.
     Drop(PeerId, Fault),
-    /// Undo every block above this one.
+    /// Count something against a peer that stays.
+    Penalise(PeerId, Fault),
+    /// Read nothing from a peer until [`Output::Resume`]: what it sends has no room now. A little more may come.
+    Hold(PeerId),
+    /// Read from a peer again.
+    Resume(PeerId),
+    /// Undo every block above this one. For the sink, like the next three.
     Rollback(BlockId),
-    /// Give the sink its next block.
+    /// Give the sink its next block; if [`Block::is_streamed`], its parts went before.
     Apply(Block),
+    /// Give the sink a part of its next block, which is too large to be held.
+    ApplyPart(BlockId, BlockPart),
+    /// The parts of this block that the sink was given are void.
+    Abort(BlockId),
     /// Tell the user.
     Event(Event),
     /// So many headers were new.
@@ -129,6 +104,31 @@ pub enum Fault {
     /// Requests for blocks are not answered.
     #[error("stalled: did not bring the blocks asked for")]
     Stalled,
+    /// A block breaks the chain's rules.
+    #[error("invalid block {block}: {reason}")]
+    InvalidBlock {
+        /// The block.
+        block: BlockHash,
+        /// The rule.
+        reason: Arc<dyn Error + Send + Sync>,
+    },
+    /// The peer claims a height that it can't show.
+    #[error("claims height {claimed} and has shown {shown}")]
+    HeightNotShown {
+        /// What it claims.
+        claimed: u64,
+        /// The height of what it has shown.
+        shown: u64,
+    },
+    /// Requests for lists of blocks are not answered.
+    #[error("did not answer requests for lists of blocks")]
+    NoInventory,
+    /// A list of blocks that can't be one.
+    #[error("a list of blocks that can't be: {0}")]
+    BadInventory(&'static str),
+    /// Requests for ranges of blocks are not answered, or not with what was asked for.
+    #[error("did not bring the range of blocks asked for")]
+    BadRange,
     /// The parts of a block do not follow each other.
     #[error("parts of a block out of order")]
     BrokenParts,
@@ -137,10 +137,16 @@ pub enum Fault {
 impl From<Fault> for DisconnectReason {
     fn from(fault: Fault) -> Self {
         let penalty = match fault {
-            Fault::NoHeaders | Fault::Stalled => Penalty::BackOff,
+            Fault::NoHeaders
+            | Fault::Stalled
+            | Fault::HeightNotShown { .. }
+            | Fault::NoInventory
+            | Fault::BadRange => Penalty::BackOff,
             Fault::InvalidHeaders(_)
             | Fault::UnlinkedHeaders
             | Fault::RepeatedHeaders
+            | Fault::InvalidBlock { .. }
+            | Fault::BadInventory(_)
             | Fault::BrokenParts => Penalty::Ban,
         };
         Self::Refused { penalty, source: Arc::new(fault) }
@@ -233,12 +239,14 @@ impl Scheduler {
             Input::Disconnected(peer) => self.forget(peer),
             Input::Settled => self.settled = true,
             Input::Reply(peer, reply) => self.reply(now, peer, reply, chain),
-            Input::Applied => {
-                if let Some((_, size)) = self.unapplied.pop_front() {
-                    self.unapplied_bytes -= size;
+            Input::Delivered(count) => {
+                for _ in 0..count {
+                    if let Some((_, size)) = self.unapplied.pop_front() {
+                        self.unapplied_bytes -= size;
+                    }
                 }
             }
-            Input::Tick => {}
+            Input::Tick | Input::Pause | Input::Resume => {}
         }
         // After a tick everything that has come is known. Before, what seems to be late may only be waiting to be read.
         self.unchecked += 1;

@@ -9,6 +9,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use tipward_peer::wire::{BlockEnd, BlockHash, BlockPart, DownloadId, Header, Verdict};
 
+use std::time::Duration;
+
 use super::*;
 use crate::{Accepted, RefusedHeaders, Update};
 
@@ -106,7 +108,14 @@ impl Chain for Tree {
     }
 
     fn local_block(&self, id: BlockId) -> Option<Block> {
-        (id.height == 0).then(|| Block { id, parts: Vec::new(), transactions: 1, size: 285, served_by: None })
+        (id.height == 0).then(|| Block {
+            id,
+            parts: Vec::new(),
+            transactions: 1,
+            size: 285,
+            served_by: None,
+            is_streamed: false,
+        })
     }
 }
 
@@ -259,6 +268,7 @@ impl Sim {
                         "rolled back to what was applied"
                     );
                     self.applied.truncate(to.height as usize + 1);
+                    self.later(self.now, Input::Delivered(1));
                 }
                 Output::Apply(block) => {
                     assert_eq!(block.id.height as usize, self.applied.len(), "in order, nothing twice");
@@ -269,12 +279,13 @@ impl Sim {
                         );
                     }
                     self.applied.push(block.id.hash);
-                    self.later(self.now, Input::Applied);
+                    self.later(self.now, Input::Delivered(1));
                 }
                 Output::Event(Event::Synced { tip }) => self.synced = Some(tip),
                 Output::Stopped => self.stopped = true,
                 Output::Failed(reason) => panic!("{reason}"),
                 Output::Event(_) | Output::Headers(_) => {}
+                other => panic!("{other:?}"),
             }
         }
     }
@@ -339,6 +350,7 @@ fn part(block: BlockHash) -> BlockPart {
     BlockPart {
         block,
         download: DownloadId(0),
+        block_size: BLOCK_SIZE,
         index: 0,
         offset: 0,
         first_transaction: 0,
@@ -567,7 +579,7 @@ fn a_cursor_that_nobody_knows_ends_the_sync() {
     assert!(message.contains("which is on no chain that the peers have"), "{message}");
 }
 
-fn model(chains: Vec<Vec<BlockHash>>) -> impl Strategy<Value = Model> {
+fn model(chains: Vec<Vec<BlockHash>>) -> impl proptest::strategy::Strategy<Value = Model> {
     let chain = prop::sample::select(chains);
     let some = |range| prop::option::weighted(0.3, range);
     (chain, 1u64..500, 5_000u64..2_000_000, some(0u64..200), some(1u64..200), 0u64..3).prop_map(

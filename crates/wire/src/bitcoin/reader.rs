@@ -264,6 +264,7 @@ impl BlockReader {
         let part = BlockPart {
             block: self.block().unwrap_or_default(),
             download: self.download,
+            block_size: self.size,
             index: self.index,
             offset: self.offset,
             first_transaction: self.first_transaction,

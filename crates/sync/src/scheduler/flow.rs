@@ -1,0 +1,109 @@
+//! What every flow has in common: how blocks are found is a flow's business, how known blocks are fetched and delivered is
+//! not.
+//!
+//! A flow is a machine: `handle(now, input, context)`, then `poll()` until `None`, and again at `deadline()`. It learns of
+//! blocks, asks the chain to accept them, and says which peer has what. Blocks whose place in the chain is known are
+//! fetched, if a flow has not brought them already, and delivered by the scheduler.
+
+#![allow(dead_code, reason = "flows are being added")]
+
+use std::{error::Error, sync::Arc};
+
+use tipward_peer::{
+    PeerId, PeerInfo, Want,
+    wire::{BlockHash, BlockPart, Header},
+};
+
+use super::Fault;
+use crate::{Accepted, Block, BlockId, Chain};
+
+/// What a flow is told.
+#[derive(Debug)]
+pub(crate) enum FlowInput {
+    /// A peer can be asked.
+    Connected(PeerId, PeerInfo),
+    /// A peer is gone: lost, or dropped by anybody but this flow.
+    Disconnected(PeerId),
+    /// Headers came, asked for or not.
+    Headers { peer: PeerId, headers: Vec<Header>, more: bool },
+    /// A peer tells that it has these blocks, asked for or not.
+    Announced(PeerId, Vec<BlockHash>),
+    /// A peer says how high it is.
+    Height(PeerId, u64),
+    /// A whole block came that the flow asked for, or of which the scheduler knows nothing.
+    Block(Arrived),
+    /// A peer does not have these blocks, which the flow asked for.
+    Missing(PeerId, Vec<BlockHash>),
+    /// A peer has answered the oldest open question for a range.
+    RangeEnd(PeerId),
+    /// A peer can't be asked this.
+    Unsupported(PeerId, Want),
+    /// Bytes of a block came from this peer: it is busy sending.
+    Progress(PeerId),
+    /// Nothing but the time has changed, or the room. Time-outs are acted on here only: everything that came before was told.
+    Tick,
+}
+
+/// What a flow can look at and change.
+pub(crate) struct FlowContext<'a> {
+    /// The block tree.
+    pub(crate) chain: &'a mut dyn Chain,
+    /// How many more blocks have room beyond those of the best chain that are known. Blocks that the flow has asked for, or
+    /// keeps, are for it to subtract.
+    pub(crate) room: usize,
+    /// How many more bytes have room, likewise.
+    pub(crate) byte_room: u64,
+    /// False while the user has paused: ask for no blocks.
+    pub(crate) may_ask: bool,
+}
+
+/// What a flow wants done, in this order.
+#[derive(Debug)]
+pub(crate) enum FlowOutput {
+    /// Ask a peer.
+    Ask(PeerId, Want),
+    /// Disconnect a peer. [`FlowInput::Disconnected`] does not follow; the flow forgets it by itself.
+    Drop(PeerId, Fault),
+    /// Count something against a peer that stays.
+    Penalise(PeerId, Fault),
+    /// The chain has taken headers or a block; its best branch may have changed.
+    Accepted(Accepted),
+    /// The body of a block that the chain has taken. Comes after that.
+    Body(Block),
+    /// The peer has this block, which is in the tree, and its ancestors.
+    Shows(PeerId, BlockHash),
+    /// The peer has answered and shown nothing: what it claims is all that is known.
+    ShowsNothing(PeerId),
+    /// What the peer claims is not to be believed any more.
+    Disbelieve(PeerId),
+    /// The chain's store failed: the sync can't go on.
+    Failed(Arc<dyn Error + Send + Sync>),
+}
+
+/// A whole block that came, whose place in the chain the scheduler does not know.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrived {
+    pub(crate) hash: BlockHash,
+    pub(crate) parts: Vec<BlockPart>,
+    pub(crate) transactions: u64,
+    pub(crate) size: u64,
+    pub(crate) served_by: PeerId,
+}
+
+impl Arrived {
+    /// The first bytes, for [`Chain::read_head`].
+    pub(crate) fn start(&self) -> &[u8] {
+        self.parts.first().map_or(&[], |part| &part.bytes[..])
+    }
+
+    pub(crate) fn into_block(self, height: u64) -> Block {
+        Block {
+            id: BlockId { height, hash: self.hash },
+            parts: self.parts,
+            transactions: self.transactions,
+            size: self.size,
+            served_by: Some(self.served_by),
+            is_streamed: false,
+        }
+    }
+}
