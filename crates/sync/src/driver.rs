@@ -167,7 +167,7 @@ async fn drive(
     let sink = tokio::spawn(deliver(parts.sink, sink_inbox, acks));
     let manager = Manager::spawn(parts.protocol, parts.peers, peer_events).await?;
     let mut driver = Driver {
-        scheduler: Scheduler::new(parts.options, cursor),
+        scheduler: Scheduler::new(parts.options, cursor, 0),
         chain: parts.chain,
         peers: BTreeMap::new(),
         failures: BTreeMap::new(),

@@ -39,6 +39,7 @@ mod delivery;
 mod driver;
 mod event;
 mod options;
+mod progress;
 mod scheduler;
 mod sink;
 
@@ -46,5 +47,6 @@ pub use chain::{Accepted, BlockHead, BlockId, Chain, RefusedHeaders, Update};
 pub use driver::{Running, SyncError, SyncParts, run};
 pub use event::{Event, Events, Progress};
 pub use options::{Order, Strategy, SyncOptions};
+pub use progress::PeerShare;
 pub use scheduler::{Fault, Input, Output, Scheduler};
 pub use sink::{Block, BlockSink, SinkError};

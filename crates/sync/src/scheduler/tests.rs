@@ -186,7 +186,7 @@ impl Sim {
     fn new(options: SyncOptions, models: Vec<Model>) -> Self {
         let now = Instant::now();
         let mut sim = Self {
-            scheduler: Scheduler::new(options, None),
+            scheduler: Scheduler::new(options, None, 0),
             tree: Tree::new(),
             now,
             start: now,
@@ -572,7 +572,7 @@ fn stop_at_stops_there() {
 #[test]
 fn a_cursor_that_nobody_knows_ends_the_sync() {
     let mut sim = Sim::new(SyncOptions::default(), vec![]);
-    sim.scheduler = Scheduler::new(SyncOptions::default(), Some(BlockId { height: 7, hash: hash(9, 7) }));
+    sim.scheduler = Scheduler::new(SyncOptions::default(), Some(BlockId { height: 7, hash: hash(9, 7) }), 0);
     sim.connect(PeerId(0), Model::honest(&trunk(100)));
     let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sim.run()));
     let message = *failed.unwrap_err().downcast::<String>().unwrap();
