@@ -90,7 +90,9 @@ pub(crate) enum FlowInput {
     Height(PeerId, u64),
     /// A whole block came that the flow asked for, or of which the scheduler knows nothing.
     Block(Arrived),
-    /// A peer does not have these blocks, which the flow asked for.
+    /// The scheduler has found the place of a block that the flow asked for, and gets it to the sink: the request is done.
+    Known(BlockHash),
+    /// A peer does not have these blocks, which the flow asked for, or can't bring them now.
     Missing(PeerId, Vec<BlockHash>),
     /// A peer has answered the oldest open question for a range.
     RangeEnd(PeerId),

@@ -12,88 +12,34 @@ mod blocks;
 mod fault;
 pub(crate) mod flow;
 mod flows;
+mod io;
 mod order;
 mod pace;
 mod peers;
+mod room;
 mod window;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    error::Error,
     sync::Arc,
     time::Instant,
 };
 
-use tipward_peer::{
-    PeerId, PeerInfo, Reply, Want,
-    wire::{BlockHash, BlockPart},
-};
+use tipward_peer::{PeerId, Reply, Want, wire::BlockHash};
 
-use crate::{Block, BlockId, Chain, Event, PeerShare, SyncOptions};
+use crate::{BlockId, Chain, Event, PeerShare, SyncOptions};
 use blocks::Frontier;
 pub use fault::Fault;
 use flow::{Flow, FlowContext, FlowInput, FlowOutput};
+pub use io::{Input, Output};
 pub(crate) use order::MAX_UNAPPLIED;
 use order::Unapplied;
 use peers::{Has, PeerState};
+use room::Room;
 use window::Window;
 
 /// After so many inputs without a tick time-outs are checked all the same; more than can be waiting to be read.
 const MAX_UNCHECKED: u32 = 1024;
-
-/// What the scheduler is told.
-#[derive(Debug)]
-pub enum Input {
-    /// A peer can be asked.
-    Connected(PeerId, PeerInfo),
-    /// A peer is gone.
-    Disconnected(PeerId),
-    /// A peer said something.
-    Reply(PeerId, Reply),
-    /// No more peers are to be expected at once.
-    Settled,
-    /// The sink has done so many more of the outputs that are for it, in their order: [`Output::Apply`],
-    /// [`Output::ApplyPart`], [`Output::Abort`] and [`Output::Rollback`].
-    Delivered(usize),
-    /// Ask for no more blocks until [`Input::Resume`]. What is under way still comes and is delivered.
-    Pause,
-    /// Go on after [`Input::Pause`].
-    Resume,
-    /// Nothing but the time has changed: everything that has come before `now` was told. Time-outs are acted on here, so that
-    /// nobody is blamed for what was merely not read yet.
-    Tick,
-}
-
-/// What the scheduler wants done, in this order.
-#[derive(Debug)]
-pub enum Output {
-    /// Ask a peer.
-    Ask(PeerId, Want),
-    /// Disconnect a peer. [`Input::Disconnected`] need not follow.
-    Drop(PeerId, Fault),
-    /// Count something against a peer that stays.
-    Penalise(PeerId, Fault),
-    /// Read nothing from a peer until [`Output::Resume`]: what it sends has no room now. A little more may come.
-    Hold(PeerId),
-    /// Read from a peer again.
-    Resume(PeerId),
-    /// Undo every block above this one. For the sink, like the next three.
-    Rollback(BlockId),
-    /// Give the sink its next block; if [`Block::is_streamed`], its parts went before.
-    Apply(Block),
-    /// Give the sink a part of its next block, which is too large to be held.
-    ApplyPart(BlockId, BlockPart),
-    /// The parts of this block that the sink was given are void.
-    Abort(BlockId),
-    /// Tell the user.
-    Event(Event),
-    /// So many headers were new.
-    Headers(usize),
-    /// What [`SyncOptions::stop_at`] or [`SyncOptions::stop_when_synced`] waits for has come about.
-    Stopped,
-    /// Headers could not be stored, or the sink is on a block that no peer knows: the sync can't go on.
-    Failed(Arc<dyn Error + Send + Sync>),
-}
 
 /// The sink's cursor is a block that no peer's chain has.
 #[derive(Debug, thiserror::Error)]
@@ -142,21 +88,6 @@ pub struct Scheduler {
     /// When it was last looked for what is late.
     checked: Option<Instant>,
     outputs: VecDeque<Output>,
-}
-
-/// What arriving blocks take of the budget.
-#[derive(Debug, Default)]
-struct Room {
-    /// Bytes of parts that are kept.
-    partial: u64,
-    /// The whole sizes of the blocks that are being collected.
-    reserved: u64,
-    /// How many these are.
-    collecting: usize,
-    /// Bytes of parts of blocks that have no room.
-    waiting: u64,
-    /// Who is held with such a block.
-    held: BTreeSet<PeerId>,
 }
 
 impl Scheduler {

@@ -7,12 +7,15 @@ use std::{
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use tipward_peer::wire::{BlockEnd, BlockHash, BlockPart, DownloadId, Header, Verdict};
+use tipward_peer::{
+    PeerInfo,
+    wire::{BlockEnd, BlockHash, BlockPart, DownloadId, Header, Verdict},
+};
 
 use std::time::Duration;
 
 use super::*;
-use crate::{Accepted, RefusedHeaders, Update};
+use crate::{Accepted, Block, RefusedHeaders, Update};
 
 /// Block `n` of branch `branch`; branches share block 0.
 fn hash(branch: u8, n: u64) -> BlockHash {
