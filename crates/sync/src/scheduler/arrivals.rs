@@ -28,7 +28,7 @@ impl Scheduler {
         // The rest of something that was given up.
         let Some(arriving) = &mut peer.arriving else { return };
         if arriving.download != part.download || arriving.next != part.index {
-            return self.drop_peer(now, id, Fault::BrokenParts);
+            return self.drop_peer(id, Fault::BrokenParts);
         }
         arriving.next += 1;
         let length = part.bytes.len() as u64;
@@ -169,7 +169,7 @@ impl Scheduler {
                     self.window.give_back(flight.height, flight.hash);
                 }
             }
-            _ => return self.drop_peer(now, id, Fault::BrokenParts),
+            _ => return self.drop_peer(id, Fault::BrokenParts),
         }
         self.release(id, now);
         self.note_hunger(id);
@@ -186,22 +186,20 @@ impl Scheduler {
         if self.options.order == Order::AsReceived {
             self.ready.insert(height);
         }
-        if askers > 0 {
-            self.call_off(now, hash, askers);
-        }
+        self.call_off(now, hash, askers);
     }
 
     /// Others need not bring a block any more. One that is under way can't be stopped.
     pub(super) fn call_off(&mut self, now: Instant, hash: BlockHash, askers: u8) {
-        if askers < 2 {
+        if askers < 2 && !self.has_lapsed {
             return;
         }
         let others: Vec<PeerId> =
             self.peers.iter().filter(|(_, peer)| peer.flight(hash).is_some()).map(|(&id, _)| id).collect();
         for id in others {
-            let Some(peer) = self.peers.get_mut(&id) else { continue };
-            peer.lapse(|flight| flight.hash == hash);
-            if peer.arriving.as_ref().is_some_and(|arriving| arriving.hash == hash) {
+            self.lapse(id, |flight| flight.hash == hash);
+            let arriving = self.peers.get(&id).and_then(|peer| peer.arriving.as_ref());
+            if arriving.is_some_and(|arriving| arriving.hash == hash) {
                 self.discard(now, id);
             }
         }

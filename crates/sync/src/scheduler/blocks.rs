@@ -9,7 +9,7 @@ use tipward_peer::{PeerId, Want, wire::BlockHash};
 
 use super::{
     Fault, Output, Scheduler,
-    peers::{Has, Mode, PeerState},
+    peers::{Flight, Has, Mode, PeerState},
 };
 
 /// Of how many peers the next block is asked at most.
@@ -250,12 +250,17 @@ impl Scheduler {
     fn take_back(&mut self, id: PeerId, but: Option<BlockHash>) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let arriving = peer.arriving.as_ref().map(|arriving| arriving.hash);
-        let taken = peer.lapse(|flight| Some(flight.hash) != but && Some(flight.hash) != arriving);
         peer.pace.stalled();
-        tracing::debug!(%id, requests = taken.len(), "takes too long");
-        for flight in taken {
-            self.window.give_back(flight.height, flight.hash);
-        }
+        tracing::debug!(%id, requests = peer.open(), "takes too long");
+        self.lapse(id, |flight| Some(flight.hash) != but && Some(flight.hash) != arriving);
+    }
+
+    /// Takes requests back from a peer: these blocks are wanted of others. They may still come.
+    pub(super) fn lapse(&mut self, id: PeerId, is_void: impl FnMut(&Flight) -> bool) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let lapsed = peer.lapse(is_void);
+        self.has_lapsed |= !lapsed.is_empty();
+        lapsed.into_iter().for_each(|flight| self.window.give_back(flight.height, flight.hash));
         self.note_hunger(id);
     }
 
@@ -273,12 +278,9 @@ impl Scheduler {
             peer.pace.stalled();
             let strikes = peer.stall.strikes;
             tracing::debug!(%id, strikes, requests = peer.open(), "stalled");
-            for flight in peer.lapse(|_| true) {
-                self.window.give_back(flight.height, flight.hash);
-            }
-            self.note_hunger(id);
+            self.lapse(id, |_| true);
             if strikes >= self.options.max_strikes {
-                self.drop_peer(now, id, Fault::Stalled);
+                self.drop_peer(id, Fault::Stalled);
             }
         }
     }

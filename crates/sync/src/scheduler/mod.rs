@@ -80,6 +80,8 @@ pub struct Scheduler {
     /// Where the search for the next peer to ask begins, so that work spreads.
     turn: u64,
     synced_at: Option<BlockId>,
+    /// Requests were taken back that may still be answered.
+    has_lapsed: bool,
     /// Peers that were dropped, of which the flow has to be told.
     gone: Vec<PeerId>,
     is_over: bool,
@@ -116,6 +118,7 @@ impl Scheduler {
             average_size: 1 << 20,
             turn: 0,
             synced_at: None,
+            has_lapsed: false,
             gone: Vec::new(),
             is_over: false,
             unchecked: 0,
@@ -139,7 +142,7 @@ impl Scheduler {
                 self.tell_flow(now, FlowInput::Connected(peer, info), chain);
             }
             Input::Disconnected(peer) => {
-                if self.forget(now, peer) {
+                if self.forget(peer) {
                     self.tell_flow(now, FlowInput::Disconnected(peer), chain);
                 }
             }
@@ -160,6 +163,7 @@ impl Scheduler {
         if is_late_known {
             self.unchecked = 0;
             self.checked = Some(now);
+            self.has_lapsed = self.peers.values().any(PeerState::has_lapsed);
             self.check_stalls(now);
             self.tell_of_the_gone(now, chain);
             self.tell_flow(now, FlowInput::Tick, chain);
@@ -270,7 +274,7 @@ impl Scheduler {
         match output {
             FlowOutput::Ask(peer, want) => self.outputs.push_back(Output::Ask(peer, want)),
             FlowOutput::Drop(peer, fault) => {
-                self.forget(now, peer);
+                self.forget(peer);
                 self.outputs.push_back(Output::Drop(peer, fault));
             }
             FlowOutput::Penalise(peer, fault) => self.outputs.push_back(Output::Penalise(peer, fault)),
@@ -305,18 +309,20 @@ impl Scheduler {
         }
     }
 
-    fn drop_peer(&mut self, now: Instant, peer: PeerId, fault: Fault) {
-        if self.forget(now, peer) {
+    fn drop_peer(&mut self, peer: PeerId, fault: Fault) {
+        if self.forget(peer) {
             self.outputs.push_back(Output::Drop(peer, fault));
             self.gone.push(peer);
         }
     }
 
     /// False if there is no such peer.
-    fn forget(&mut self, now: Instant, id: PeerId) -> bool {
-        self.discard(now, id);
+    fn forget(&mut self, id: PeerId) -> bool {
         self.hungry.remove(&id);
         let Some(mut peer) = self.peers.remove(&id) else { return false };
+        if let Some(arriving) = &peer.arriving {
+            self.give_up(id, arriving);
+        }
         for flight in peer.lapse(|_| true) {
             self.window.give_back(flight.height, flight.hash);
         }

@@ -108,7 +108,9 @@ impl Scheduler {
         for id in ids {
             let Some(peer) = self.peers.get_mut(&id) else { continue };
             let window = &self.window;
-            peer.lapse(|flight| !window.is_missing(flight.height, flight.hash));
+            // Nothing is given back: the slots are gone.
+            self.has_lapsed |=
+                !peer.lapse(|flight| !window.is_missing(flight.height, flight.hash)).is_empty();
             let is_lost = peer.arriving.as_ref().is_some_and(|arriving| match arriving.place {
                 Place::Height(height) => !window.is_missing(height, arriving.hash),
                 Place::Unknown => false,
@@ -155,6 +157,8 @@ impl Scheduler {
         while self.unapplied.len() < MAX_UNAPPLIED && self.unapplied.bytes <= self.options.byte_budget / 2 {
             let next = match self.options.order {
                 Order::Chain => self.window.pop(),
+                // Nothing comes between the parts of a block.
+                Order::AsReceived if self.stream.is_some() => None,
                 Order::AsReceived => self.ready.pop_first().and_then(|height| self.window.take(height)),
             };
             let Some(block) = next else { break };

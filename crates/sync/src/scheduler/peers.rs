@@ -194,6 +194,11 @@ impl PeerState {
         self.flights.len() - self.lapsed
     }
 
+    /// Whether blocks may still come that are not wanted of it any more.
+    pub(super) fn has_lapsed(&self) -> bool {
+        self.lapsed > 0
+    }
+
     /// Whether the peer may be asked for more now: when half of what it can take is served, for several at a time.
     pub(super) fn is_hungry(&self) -> bool {
         self.load() <= self.pace.limit() / 2 && !self.is_held

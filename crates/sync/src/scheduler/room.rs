@@ -126,32 +126,25 @@ impl Scheduler {
     pub(super) fn discard(&mut self, now: Instant, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(arriving) = &mut peer.arriving else { return };
-        let kept: u64 = arriving.parts.drain(..).map(|part| part.bytes.len() as u64).sum();
-        let mode = std::mem::replace(&mut arriving.mode, Mode::Drain);
-        let (hash, place, size) = (arriving.hash, arriving.place, arriving.size);
-        let lapsed = peer.lapse(|flight| flight.hash == hash);
-        match mode {
-            Mode::Collect => {
-                self.room.partial -= kept;
-                self.room.reserved -= size;
-                self.room.collecting -= 1;
-            }
-            Mode::Wait => {
-                self.room.partial -= kept;
-                self.room.waiting -= kept;
-                self.room.held.remove(&id);
-            }
-            Mode::Stream => {
-                self.stream = None;
-                if let Place::Height(height) = place {
-                    self.unapplied.push(0);
-                    self.outputs.push_back(Output::Abort(BlockId { height, hash }));
-                }
-            }
-            Mode::Drain => {}
-        }
+        let given_up = Arriving {
+            parts: std::mem::take(&mut arriving.parts),
+            mode: std::mem::replace(&mut arriving.mode, Mode::Drain),
+            ..*arriving
+        };
+        let hash = given_up.hash;
+        self.give_up(id, &given_up);
+        self.lapse(id, |flight| flight.hash == hash);
         self.release(id, now);
-        lapsed.into_iter().for_each(|flight| self.window.give_back(flight.height, flight.hash));
+    }
+
+    /// Frees what an arriving block has taken, and tells the sink if it has got parts of it.
+    pub(super) fn give_up(&mut self, id: PeerId, arriving: &Arriving) {
+        self.settle_room(id, arriving);
+        if let (Mode::Stream, Place::Height(height)) = (arriving.mode, arriving.place) {
+            self.stream = None;
+            self.unapplied.push(0);
+            self.outputs.push_back(Output::Abort(BlockId { height, hash: arriving.hash }));
+        }
     }
 
     pub(super) fn set_mode(&mut self, id: PeerId, mode: Mode) -> Vec<BlockPart> {
@@ -194,10 +187,8 @@ impl Scheduler {
         peer.is_held = true;
         peer.pace.idle(now);
         let hash = peer.arriving.as_ref().map(|arriving| arriving.hash);
-        let lapsed = peer.lapse(|flight| Some(flight.hash) != hash);
-        self.hungry.remove(&id);
         self.outputs.push_back(Output::Hold(id));
-        lapsed.into_iter().for_each(|flight| self.window.give_back(flight.height, flight.hash));
+        self.lapse(id, |flight| Some(flight.hash) != hash);
     }
 
     pub(super) fn release(&mut self, id: PeerId, now: Instant) {
