@@ -26,6 +26,8 @@ pub(super) struct Frontier {
     since: Instant,
     /// When it is to be looked after.
     due: Instant,
+    /// How long until the next look, when there was nothing to do.
+    pause: Duration,
 }
 
 impl Scheduler {
@@ -135,9 +137,11 @@ impl Scheduler {
         {
             return;
         }
-        let left = |peer: &PeerState| {
-            let arriving = peer.arriving.as_ref().filter(|arriving| arriving.mode == Mode::Wait)?;
-            Some(arriving.size.saturating_sub(arriving.seen))
+        let left = |peer: &PeerState| match &peer.arriving {
+            None => peer.is_held.then_some(0),
+            Some(arriving) => {
+                (arriving.mode == Mode::Wait).then(|| arriving.size.saturating_sub(arriving.seen))
+            }
         };
         let freed = self
             .peers
@@ -147,6 +151,7 @@ impl Scheduler {
             .min();
         let Some((_, id)) = freed else { return };
         self.discard(now, id);
+        self.release(id, now);
         if let Some((hash, _)) = self.window.missing_front() {
             self.ask_of(now, id, base, hash);
             self.outputs.push_back(Output::Ask(id, Want::Blocks(vec![hash])));
@@ -161,7 +166,8 @@ impl Scheduler {
     }
 
     fn restart_frontier(&mut self, now: Instant) {
-        self.frontier = Some(Frontier { height: self.window.base(), since: now, due: now + MIN_GRACE });
+        self.frontier =
+            Some(Frontier { height: self.window.base(), since: now, due: now + MIN_GRACE, pause: MIN_GRACE });
     }
 
     /// When the next block is to be looked after.
@@ -203,11 +209,14 @@ impl Scheduler {
         };
         frontier.due = frontier.since + grace * u32::from(askers.max(1));
         if frontier.due > now {
+            // What remains grows while nothing comes: not to be chased in small steps.
+            frontier.due = frontier.due.max(now + MIN_GRACE);
             self.frontier = Some(frontier);
             return;
         }
         // To be looked at again, whatever comes of it.
-        frontier.due = now + grace;
+        frontier.due = now + frontier.pause.max(grace);
+        frontier.pause = (2 * frontier.pause).min(stall);
         self.frontier = Some(frontier);
         let size = asked.iter().map(|(_, size, _)| *size).max().unwrap_or(self.average_size);
         if let Some(id) = self.faster_for_front(now, hash, size, remaining) {

@@ -321,8 +321,9 @@ impl Scheduler {
         self.hungry.remove(&id);
         let Some(mut peer) = self.peers.remove(&id) else { return false };
         if let Some(arriving) = &peer.arriving {
-            self.give_up(id, arriving);
+            self.give_up(arriving);
         }
+        self.room.held.remove(&id);
         for flight in peer.lapse(|_| true) {
             self.window.give_back(flight.height, flight.hash);
         }
