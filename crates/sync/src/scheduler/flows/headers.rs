@@ -132,7 +132,7 @@ impl HeadersFlow {
             match self.peers.get_mut(id).map(|peer| &peer.state) {
                 Some(State::Asked(_)) => self.late(now, id, chain),
                 Some(State::Answered { .. } | State::Resting { .. }) => {
-                    self.peers.set_state(id, State::Fresh)
+                    self.peers.set_state(id, State::Fresh);
                 }
                 Some(State::Fresh) | None => {}
             }

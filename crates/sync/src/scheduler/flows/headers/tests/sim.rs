@@ -212,13 +212,13 @@ pub(super) struct Sim {
 
 impl Sim {
     pub(super) fn new(models: impl IntoIterator<Item = Model>) -> Self {
-        Self::with(SyncOptions::default(), 1, models)
+        Self::with(&SyncOptions::default(), 1, models)
     }
 
-    pub(super) fn with(options: SyncOptions, seed: u64, models: impl IntoIterator<Item = Model>) -> Self {
+    pub(super) fn with(options: &SyncOptions, seed: u64, models: impl IntoIterator<Item = Model>) -> Self {
         let now = Instant::now();
         let mut sim = Self {
-            flow: HeadersFlow::new(&options, seed),
+            flow: HeadersFlow::new(options, seed),
             tree: Tree::new(),
             start: now,
             now,
