@@ -82,8 +82,8 @@ pub struct Scheduler {
     synced_at: Option<BlockId>,
     /// Requests were taken back that may still be answered.
     has_lapsed: bool,
-    /// Peers that were dropped, of which the flow has to be told.
-    gone: Vec<PeerId>,
+    /// What the flow has to be told of, when its turn comes.
+    untold: VecDeque<FlowInput>,
     is_over: bool,
     /// Inputs since the last look for what is late.
     unchecked: u32,
@@ -119,7 +119,7 @@ impl Scheduler {
             turn: 0,
             synced_at: None,
             has_lapsed: false,
-            gone: Vec::new(),
+            untold: VecDeque::new(),
             is_over: false,
             unchecked: 0,
             checked: None,
@@ -156,7 +156,7 @@ impl Scheduler {
             Input::Resume => self.is_paused = false,
             Input::Tick => {}
         }
-        self.tell_of_the_gone(now, chain);
+        self.tell_the_untold(now, chain);
         // After a tick everything that has come is known. Before, what seems to be late may only be waiting to be read.
         self.unchecked += 1;
         let is_late_known = is_tick || self.unchecked > MAX_UNCHECKED;
@@ -165,7 +165,7 @@ impl Scheduler {
             self.checked = Some(now);
             self.has_lapsed = self.peers.values().any(PeerState::has_lapsed);
             self.check_stalls(now);
-            self.tell_of_the_gone(now, chain);
+            self.tell_the_untold(now, chain);
             self.tell_flow(now, FlowInput::Tick, chain);
         }
         if !self.options.headers_only && self.flow.may_fetch() && !self.is_over {
@@ -191,13 +191,9 @@ impl Scheduler {
         let stalls = self.peers.values().filter_map(PeerState::stalls_at);
         let rests =
             self.peers.values().map(|peer| peer.stall.rests_until).filter(|_| self.window.has_wanted());
-        // What was due at the last look was acted on, or has to wait for something else.
-        stalls
-            .chain(rests)
-            .chain(self.frontier_due())
-            .chain(self.flow.deadline())
-            .filter(|&at| Some(at) > self.checked)
-            .min()
+        // What was due at the last look was acted on, or has to wait for something else. A flow sees to that by itself.
+        let own = stalls.chain(rests).chain(self.frontier_due()).filter(|&at| Some(at) > self.checked);
+        own.chain(self.flow.deadline()).min()
     }
 
     /// Bytes of blocks that are kept: those that wait for their turn or for the sink, and those that arrive.
@@ -264,9 +260,9 @@ impl Scheduler {
         }
     }
 
-    fn tell_of_the_gone(&mut self, now: Instant, chain: &mut dyn Chain) {
-        while let Some(peer) = self.gone.pop() {
-            self.tell_flow(now, FlowInput::Disconnected(peer), chain);
+    fn tell_the_untold(&mut self, now: Instant, chain: &mut dyn Chain) {
+        while let Some(input) = self.untold.pop_front() {
+            self.tell_flow(now, input, chain);
         }
     }
 
@@ -312,7 +308,7 @@ impl Scheduler {
     fn drop_peer(&mut self, peer: PeerId, fault: Fault) {
         if self.forget(peer) {
             self.outputs.push_back(Output::Drop(peer, fault));
-            self.gone.push(peer);
+            self.untold.push_back(FlowInput::Disconnected(peer));
         }
     }
 

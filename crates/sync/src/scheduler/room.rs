@@ -10,6 +10,7 @@ use tipward_peer::{PeerId, wire::BlockPart};
 
 use super::{
     Output, Scheduler,
+    flow::FlowInput,
     peers::{Arriving, Mode, PeerState, Place},
 };
 use crate::BlockId;
@@ -196,6 +197,7 @@ impl Scheduler {
         peer.pace.idle(now);
         let hash = peer.arriving.as_ref().map(|arriving| arriving.hash);
         self.outputs.push_back(Output::Hold(id));
+        self.untold.push_back(FlowInput::Held(id));
         self.lapse(id, |flight| Some(flight.hash) != hash);
     }
 
@@ -208,6 +210,7 @@ impl Scheduler {
             peer.pace.asked(now);
         }
         self.outputs.push_back(Output::Resume(id));
+        self.untold.push_back(FlowInput::Released(id));
         self.note_hunger(id);
     }
 

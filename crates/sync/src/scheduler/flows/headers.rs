@@ -83,6 +83,8 @@ impl HeadersFlow {
         match input {
             // Comes with every block: nothing else is looked at.
             FlowInput::Progress(id) => return self.peers.progress(id, now),
+            FlowInput::Held(id) => return self.peers.hold(id),
+            FlowInput::Released(id) => return self.peers.release(id, now),
             FlowInput::Block(_) | FlowInput::Known(_) | FlowInput::Missing(..) | FlowInput::RangeEnd(_) => {
                 return;
             }
@@ -150,20 +152,26 @@ impl HeadersFlow {
     /// A question was not answered in time.
     fn late(&mut self, now: Instant, id: PeerId, chain: &dyn Chain) {
         self.leave_race(id);
+        // Nobody waits for it any longer.
         self.peers.heard(id);
         let Some(peer) = self.peers.get_mut(id) else { return };
         let State::Asked(question) = &peer.state else { return };
         let mut question = question.clone();
+        if peer.is_held {
+            question.deadline = now + self.header_timeout;
+            return self.peers.set_state(id, State::Asked(question));
+        }
         if let Some(progress) = peer.progress.filter(|&at| at + self.header_timeout > now) {
             // The answer waits behind blocks that flow.
             question.deadline = progress + self.header_timeout;
             return self.peers.set_state(id, State::Asked(question));
         }
         peer.strikes += 1;
-        if peer.strikes >= self.max_strikes {
+        let strikes = peer.strikes;
+        if strikes >= self.max_strikes {
             return self.drop_peer(id, Fault::NoHeaders);
         }
-        let rest = self.header_timeout * 2u32.pow((peer.strikes - 1).min(MAX_REST_DOUBLINGS));
+        let rest = self.header_timeout * 2u32.pow((strikes - 1).min(MAX_REST_DOUBLINGS));
         // It can still be right. Yet nobody waits for it because of what it claims.
         if peer.forget_claim_above(chain.tip().height) > 0 {
             self.outputs.push_back(FlowOutput::Disbelieve(id));

@@ -38,6 +38,8 @@ pub(super) struct HeaderPeer {
     pub(super) at: Option<BlockId>,
     /// When bytes of a block came from it.
     pub(super) progress: Option<Instant>,
+    /// Nothing is read from it.
+    pub(super) is_held: bool,
     /// Unanswered questions in a row.
     pub(super) strikes: u32,
     /// The block that it announced, and that made it be asked.
@@ -139,6 +141,7 @@ impl Peers {
             shown: None,
             at: None,
             progress: None,
+            is_held: false,
             strikes: 0,
             announced: None,
             hollow: 0,
@@ -190,6 +193,20 @@ impl Peers {
         let question = question.is_answered_by(headers).then(|| question.clone())?;
         self.set_state(id, State::Fresh);
         Some(question)
+    }
+
+    pub(super) fn hold(&mut self, id: PeerId) {
+        if let Some(peer) = self.all.get_mut(&id) {
+            peer.is_held = true;
+        }
+    }
+
+    /// The time to answer starts anew.
+    pub(super) fn release(&mut self, id: PeerId, now: Instant) {
+        if let Some(peer) = self.all.get_mut(&id) {
+            peer.is_held = false;
+        }
+        self.progress(id, now);
     }
 
     pub(super) fn progress(&mut self, id: PeerId, now: Instant) {
