@@ -6,6 +6,7 @@
 //! that. A peer that lies is dropped.
 
 mod blocks;
+mod figures;
 pub(crate) mod flow;
 mod headers;
 mod peers;
@@ -24,7 +25,7 @@ use tipward_peer::{
 };
 
 use crate::{Block, BlockId, Chain, Event, SyncOptions};
-pub(crate) use blocks::MAX_UNAPPLIED;
+pub(crate) use figures::Figures;
 use peers::PeerState;
 use window::{Frontier, Window};
 
