@@ -105,6 +105,7 @@ pub async fn run(mut parts: SyncParts) -> Result<Running, SyncError> {
     let link = &mut parts.peers.link;
     link.part_size = link.part_size.min(MAX_PART_SIZE);
     let local = parts.peers.local.clone();
+    let seed = parts.peers.seed.unwrap_or_else(|| fastrand::u64(..));
     local.set_height(tip.height);
     let span = tracing::info_span!("sync", network = parts.protocol.name());
     let (peer_events, inbox) = mpsc::channel(PEER_EVENTS);
@@ -123,7 +124,7 @@ pub async fn run(mut parts: SyncParts) -> Result<Running, SyncError> {
     let (done, acks) = mpsc::channel(ACKS);
     let sink = deliver(parts.sink, sink_inbox, done, events.clone()).instrument(span.clone());
     let driver = Driver {
-        scheduler: Scheduler::new(parts.options, cursor),
+        scheduler: Scheduler::new(parts.options, cursor, seed),
         chain: parts.chain,
         peers: Peers::default(),
         manager: manager.handle(),

@@ -1,6 +1,4 @@
-//! What is shown of a scheduler.
-
-use crate::PeerShare;
+//! What operators watch of a scheduler, beside its peers.
 
 use super::Scheduler;
 
@@ -14,20 +12,7 @@ pub(crate) struct Figures {
 }
 
 impl Scheduler {
-    /// What each peer has contributed and has in flight, by number.
-    #[must_use]
-    pub fn shares(&self) -> Vec<PeerShare> {
-        let share = |(&peer, state): (&_, &super::PeerState)| PeerShare {
-            peer,
-            blocks: 0,
-            bytes: 0,
-            rate: 0,
-            in_flight: state.in_flight.len(),
-        };
-        self.peers.iter().map(share).collect()
-    }
-
     pub(crate) fn figures(&self) -> Figures {
-        Figures { window: self.window.len(), stalls: 0 }
+        Figures { window: self.window.len(), stalls: self.stalls }
     }
 }

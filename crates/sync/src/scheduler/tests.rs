@@ -7,12 +7,15 @@ use std::{
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use tipward_peer::wire::{BlockEnd, BlockHash, BlockPart, DownloadId, Header, Verdict};
+use tipward_peer::{
+    PeerInfo,
+    wire::{BlockEnd, BlockHash, BlockPart, DownloadId, Header, Verdict},
+};
 
 use std::time::Duration;
 
 use super::*;
-use crate::{Accepted, RefusedHeaders, Update};
+use crate::{Accepted, Block, RefusedHeaders, Update};
 
 /// Block `n` of branch `branch`; branches share block 0.
 fn hash(branch: u8, n: u64) -> BlockHash {
@@ -186,7 +189,7 @@ impl Sim {
     fn new(options: SyncOptions, models: Vec<Model>) -> Self {
         let now = Instant::now();
         let mut sim = Self {
-            scheduler: Scheduler::new(options, None),
+            scheduler: Scheduler::new(options, None, 0),
             tree: Tree::new(),
             now,
             start: now,
@@ -572,7 +575,7 @@ fn stop_at_stops_there() {
 #[test]
 fn a_cursor_that_nobody_knows_ends_the_sync() {
     let mut sim = Sim::new(SyncOptions::default(), vec![]);
-    sim.scheduler = Scheduler::new(SyncOptions::default(), Some(BlockId { height: 7, hash: hash(9, 7) }));
+    sim.scheduler = Scheduler::new(SyncOptions::default(), Some(BlockId { height: 7, hash: hash(9, 7) }), 0);
     sim.connect(PeerId(0), Model::honest(&trunk(100)));
     let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sim.run()));
     let message = *failed.unwrap_err().downcast::<String>().unwrap();
