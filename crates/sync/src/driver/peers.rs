@@ -92,14 +92,14 @@ impl Peers {
     /// Reads nothing from a peer until it is resumed.
     pub(super) fn hold(&self, peer: PeerId) {
         if let Some(peer) = self.get(peer) {
-            hold(peer);
+            peer.hold();
         }
     }
 
     /// Reads from a peer again.
     pub(super) fn resume(&self, peer: PeerId) {
         if let Some(peer) = self.get(peer) {
-            resume(peer);
+            peer.resume();
         }
     }
 
@@ -123,15 +123,6 @@ impl Peers {
         };
         shares.into_iter().filter_map(with_peer).collect()
     }
-}
-
-// Connections can't be held back yet: what is sent by a peer that is to be held still comes.
-fn hold(peer: &Peer) {
-    tracing::trace!(peer = %peer.id(), "hold");
-}
-
-fn resume(peer: &Peer) {
-    tracing::trace!(peer = %peer.id(), "resume");
 }
 
 /// How bad it is in the pool's eyes, of 100.
