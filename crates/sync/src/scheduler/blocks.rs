@@ -283,6 +283,7 @@ impl Scheduler {
             .collect();
         for id in stalled {
             let Some(peer) = self.peers.get_mut(&id) else { continue };
+            self.stalls += 1;
             peer.stall.strike(now);
             peer.pace.stalled();
             let strikes = peer.stall.strikes;

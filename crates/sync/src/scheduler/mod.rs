@@ -10,6 +10,7 @@
 mod arrivals;
 mod blocks;
 mod fault;
+mod figures;
 pub(crate) mod flow;
 mod flows;
 mod io;
@@ -30,9 +31,9 @@ use tipward_peer::{PeerId, Reply, Want, wire::BlockHash};
 use crate::{BlockId, Chain, Event, PeerShare, SyncOptions};
 use blocks::Frontier;
 pub use fault::Fault;
+pub(crate) use figures::Figures;
 use flow::{Flow, FlowContext, FlowInput, FlowOutput};
 pub use io::{Input, Output};
-pub(crate) use order::MAX_UNAPPLIED;
 use order::Unapplied;
 use peers::{Has, PeerState};
 use room::Room;
@@ -85,6 +86,8 @@ pub struct Scheduler {
     /// What the flow has to be told of, when its turn comes.
     untold: VecDeque<FlowInput>,
     is_over: bool,
+    /// How often a peer brought nothing for too long.
+    stalls: u64,
     /// Inputs since the last look for what is late.
     unchecked: u32,
     /// When it was last looked for what is late.
@@ -121,6 +124,7 @@ impl Scheduler {
             has_lapsed: false,
             untold: VecDeque::new(),
             is_over: false,
+            stalls: 0,
             unchecked: 0,
             checked: None,
             outputs: VecDeque::new(),

@@ -11,7 +11,7 @@ use super::{
 use crate::{Accepted, Block, BlockId, Chain, Event, Order};
 
 /// How many blocks, or parts of one, the sink may have been given and not taken.
-pub(crate) const MAX_UNAPPLIED: usize = 1024;
+const MAX_UNAPPLIED: usize = 1024;
 /// The window is extended by so many blocks at a time, unless it is empty.
 const FILL: usize = 64;
 
