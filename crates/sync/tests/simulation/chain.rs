@@ -150,6 +150,14 @@ impl Universe {
         number == from
     }
 
+    /// Whether neither the block nor one before it breaks a rule.
+    pub(crate) fn is_valid(&self, mut number: u32) -> bool {
+        while number != 0 && self.block(number).is_valid {
+            number = self.block(number).parent;
+        }
+        number == 0
+    }
+
     /// The last block that both have.
     pub(crate) fn fork_height(&self, one: View, other: View) -> u32 {
         let paths = self.branches[one.branch].iter().zip(&self.branches[other.branch]);

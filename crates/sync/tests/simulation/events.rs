@@ -97,13 +97,12 @@ impl World {
         let peer = PeerId(self.next_id);
         self.next_id += 1;
         self.report.connected += 1;
-        self.hosts[host].id = Some(peer);
         self.by_id.insert(peer, host);
         if let Some((life, _)) = self.hosts[host].nature.life {
             let at = self.now + life.mul_f64(-self.random.f64().max(1e-3).ln());
             self.later(at, Event::Leave(host, peer));
         }
-        let mut info = PeerInfo::new("simulated", self.hosts[host].claims());
+        let mut info = PeerInfo::new("simulated", self.hosts[host].open(peer));
         info.recent_only = self.hosts[host].nature.recent_only;
         self.step(Input::Connected(peer, info));
     }

@@ -20,7 +20,9 @@ impl World {
                 self.close(peer);
             }
             Output::Penalise(peer, fault) => {
-                let nature = &self.hosts[self.host(peer)].nature;
+                let host = self.host(peer);
+                self.hosts[host].is_penalised = true;
+                let nature = &self.hosts[host].nature;
                 assert!(!nature.is_honest(), "an honest peer is penalised: {fault}; {nature:?}");
                 self.report.penalised += 1;
             }

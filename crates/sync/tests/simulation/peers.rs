@@ -1,14 +1,7 @@
 //! Simulated nodes: what they answer to which question, and what they do instead.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tipward_sync::peer::{
     PeerId, Reply, Want,
     wire::{BlockEnd, BlockHash, DownloadId, Verdict},
@@ -18,6 +11,7 @@ use crate::{
     chain::{Universe, View, part},
     nature::{Announces, Behaviour, Nature},
     pipe::{Item, Pipe},
+    scene::Scene,
 };
 
 /// How many bytes a header takes in its message, an entry of a list, and a message at least.
@@ -28,44 +22,6 @@ const MESSAGE: u64 = 61;
 const MAX_ANNOUNCED: u32 = 8;
 /// Of how many blocks a session lets one peer be asked at once, as the Bitcoin session does.
 const MAX_ASKED: usize = 4096;
-
-/// What all nodes have in common.
-#[derive(Debug)]
-pub(crate) struct Scene {
-    pub(crate) universe: Arc<Universe>,
-    /// How many headers one message holds.
-    pub(crate) headers: u32,
-    /// How many entries one list of blocks holds.
-    pub(crate) list: u32,
-    pub(crate) start: Instant,
-    /// Bytes of blocks that are alive anywhere.
-    pub(crate) alive: Arc<AtomicU64>,
-}
-
-/// Bytes that are counted for as long as anybody holds them.
-struct Counted {
-    bytes: &'static [u8],
-    alive: Arc<AtomicU64>,
-}
-
-impl AsRef<[u8]> for Counted {
-    fn as_ref(&self) -> &[u8] {
-        self.bytes
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.alive.fetch_sub(self.bytes.len() as u64, Ordering::Relaxed);
-    }
-}
-
-impl Scene {
-    fn lend(&self, bytes: &'static [u8]) -> Bytes {
-        self.alive.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        Bytes::from_owner(Counted { bytes, alive: Arc::clone(&self.alive) })
-    }
-}
 
 /// What is on its way.
 #[derive(Debug)]
@@ -108,6 +64,9 @@ pub(crate) struct Host {
     shown: Option<u32>,
     /// Blocks were asked for on this connection.
     pub(crate) was_asked: bool,
+    /// What it claimed on this connection, and whether that was held against it.
+    pub(crate) claimed: u64,
+    pub(crate) is_penalised: bool,
 }
 
 impl Host {
@@ -125,6 +84,8 @@ impl Host {
             headers_asked: 0,
             shown: None,
             was_asked: false,
+            claimed: 0,
+            is_penalised: false,
         }
     }
 
@@ -132,11 +93,26 @@ impl Host {
         self.id = None;
         self.pipe.close(now);
         (self.headers_asked, self.shown) = (0, None);
-        self.was_asked = false;
+        (self.was_asked, self.is_penalised) = (false, false);
     }
 
-    pub(crate) fn claims(&self) -> u64 {
-        u64::from(self.view.height).saturating_add_signed(self.nature.claim)
+    /// A connection is made: what it says of its height.
+    pub(crate) fn open(&mut self, id: PeerId) -> u64 {
+        self.id = Some(id);
+        self.claimed = u64::from(self.view.height).saturating_add_signed(self.nature.claim);
+        self.claimed
+    }
+
+    /// What it did on this connection and must not get away with.
+    pub(crate) fn offence(&self, universe: &Universe, top: u64) -> Option<&'static str> {
+        let is_invalid = self.shown.is_some_and(|shown| !universe.is_valid(shown));
+        match self.nature.behaviour {
+            Behaviour::InvalidHeaders if is_invalid => Some("showed invalid headers"),
+            Behaviour::LyingHigh if self.claimed > top && !self.is_penalised => {
+                Some("claimed a height that nobody has")
+            }
+            _ => None,
+        }
     }
 
     /// Something is asked; the answer can be here at `ready_at` at the earliest. What can't be asked comes back at once.

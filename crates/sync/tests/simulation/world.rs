@@ -16,9 +16,10 @@ use crate::{
     events::{Due, Event},
     nature::{Nature, Start},
     oracle::Oracle,
-    peers::{Host, Scene},
+    peers::Host,
     pipe::READ_BUFFER,
     report::Report,
+    scene::Scene,
     sink::Sink,
     trace::{self, Trace},
 };
@@ -139,7 +140,7 @@ impl World {
             let next = next.expect("the scheduler waits for nothing");
             self.now = self.now.max(next);
             let at = self.now.duration_since(self.scene.start);
-            assert!(at <= self.config.limit, "not done after {at:?}");
+            assert!(self.ends_at.is_some() || at <= self.config.limit, "not done after {at:?}");
             if event_at.is_some_and(|at| at <= self.now) {
                 let Some(Reverse(Due(at, _, event))) = self.queue.pop() else { continue };
                 self.happen(at, event);
@@ -242,6 +243,11 @@ impl World {
             assert!(self.oracle.is_at(self.config.target()), "the blocks are not those of the best chain");
             let is_told = self.config.ends == Ends::WhenApplied || self.oracle.synced.is_some();
             assert!(is_told, "the end was not told");
+            let universe = &self.scene.universe;
+            for host in self.hosts.iter().filter(|host| host.id.is_some()) {
+                let offence = host.offence(universe, self.tree.tip().height);
+                assert_eq!(offence, None, "a peer gets away with it; {:?}", host.nature);
+            }
         }
     }
 }
