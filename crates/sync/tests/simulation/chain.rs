@@ -90,19 +90,18 @@ impl Universe {
         universe
     }
 
-    /// A branch that leaves another one after `fork`. If it is to be invalid, it breaks a rule somewhere.
+    /// A branch that leaves another one after `fork`, and breaks a rule at a height or not at all.
     pub(crate) fn fork(
         &mut self,
         of: usize,
         fork: u32,
         height: u32,
-        is_valid: bool,
+        breaks_at: Option<u32>,
         random: &mut Rng,
     ) -> usize {
         let branch = self.branches.len();
         self.branches.push(self.branches[of][..=fork as usize].to_vec());
-        let breaks_at = random.u32(fork + 1..=height);
-        (fork + 1..=height).for_each(|at| self.grow(branch, random, is_valid || at != breaks_at));
+        (fork + 1..=height).for_each(|at| self.grow(branch, random, breaks_at != Some(at)));
         branch
     }
 

@@ -71,9 +71,9 @@ impl Config {
     pub(crate) fn random(seed: u64, strategy: Strategy) -> Self {
         let random = &mut Rng::with_seed(seed);
         let height = match random.u8(..10) {
-            0..5 => random.u32(100..1000),
-            5..8 => random.u32(1000..2500),
-            _ => random.u32(2500..=5000),
+            0..6 => random.u32(100..800),
+            6..9 => random.u32(800..2000),
+            _ => random.u32(2000..=5000),
         };
         let sizes = draw::sizes(random);
         let has_slots = matches!(strategy, Strategy::SlotRange { .. });

@@ -47,7 +47,7 @@ pub(crate) fn views(universe: &mut Universe, height: u32, random: &mut Rng) -> V
             let depth = spread(random, (1, 80)) as u32;
             let fork = at - depth.min(at);
             top = at + random.u32(1..20) + random.u32(..20);
-            branch = universe.fork(branch, fork, top, true, random);
+            branch = universe.fork(branch, fork, top, None, random);
             at += random.u32(1..=(top - at).min(15));
         } else if at < top {
             let most = if random.bool() { 1 } else { 200 };
@@ -174,16 +174,18 @@ pub(crate) fn peer(
     peer
 }
 
-/// A branch that the network does not take: lower than what it has at last, unless it is invalid.
+/// A branch that the network does not take: lower than what it has at last, unless it breaks a rule. Then what comes before
+/// that is lower, or it would stay the best branch with blocks that nobody has.
 fn other_branch(universe: &mut Universe, views: &[View], is_valid: bool, random: &mut Rng) -> View {
     let (first, last) = (views[0], views[views.len() - 1]);
-    let fork = first.height - random.u32(1..=first.height.min(60));
-    let height = if is_valid {
-        random.u32(fork + 1..=fork.max(last.height - 2) + 1)
-    } else {
-        last.height + random.u32(1..20)
-    };
-    View { branch: universe.fork(first.branch, fork, height, is_valid, random), height }
+    let fork = first.height - random.u32(2..=first.height.min(60));
+    let mut height = random.u32(fork + 1..last.height);
+    let mut breaks_at = None;
+    if !is_valid {
+        breaks_at = Some(height);
+        height = last.height + random.u32(1..20);
+    }
+    View { branch: universe.fork(first.branch, fork, height, breaks_at, random), height }
 }
 
 /// Kills, pauses and standstills.
