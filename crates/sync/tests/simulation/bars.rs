@@ -130,33 +130,54 @@ fn a_trickling_and_a_silent_peer_cost_little() {
     });
 }
 
-#[test]
-fn a_peer_that_dies_with_the_next_block_costs_little() {
-    let settings: Vec<(Setting, u64)> =
-        settings(&[4, 8]).into_iter().flat_map(|setting| [10, 25, 40].map(|at| (setting, at))).collect();
-    let done_at = |(setting, at): (Setting, u64), silently| {
-        let mut config = setting.config(setting.peers);
-        config.happenings.push((Duration::from_secs(at), Happening::LoseNext { silently }));
-        let report = run(config)?;
-        if report.lost_next == 0 {
-            Err("nobody was to bring the next block".to_owned())
-        } else {
-            Ok(report.done_at)
-        }
-    };
-    let costs = in_parallel(0..settings.len() as u64, |number| {
-        let setting = settings[number as usize];
-        let costs = done_at(setting, true).and_then(|silent| Ok((silent, done_at(setting, false)?)));
-        Some(costs.map(|(silent, closed)| silent.as_secs_f64() - closed.as_secs_f64()))
-    });
+/// Runs them with the peer that brings the next block lost after so many seconds: how long they take, and how long they
+/// would take if nothing but bytes took time.
+fn lose_next((setting, at): (Setting, u64), silently: bool) -> Result<(f64, f64), String> {
+    let mut config = setting.config(setting.peers);
+    config.happenings.push((Duration::from_secs(at), Happening::LoseNext { silently }));
+    let speeds: Vec<u64> = config.hosts.iter().map(|host| host.bandwidth).collect();
+    let report = run(config)?;
+    let lost = report.lost_next_at.ok_or("nobody was to bring the next block")?;
+    let (all, left) = (speeds.iter().sum::<u64>(), speeds.iter().sum::<u64>() - speeds[lost]);
+    let rest = (IDEAL.as_secs_f64() - at as f64) * all as f64 / left as f64;
+    Ok((report.done_at.as_secs_f64(), at as f64 + rest))
+}
+
+/// Every setting with a loss after 10, 25 and 40 s.
+fn losses(peers: &[usize]) -> Vec<(Setting, u64)> {
+    settings(peers).into_iter().flat_map(|setting| [10, 25, 40].map(|at| (setting, at))).collect()
+}
+
+/// Tells what each loss costs, and which cost more than that.
+fn check_losses(
+    losses: &[(Setting, u64)],
+    bar: f64,
+    unit: &str,
+    cost: impl Fn((Setting, u64)) -> Result<f64, String> + Sync,
+) {
+    let costs = in_parallel(0..losses.len() as u64, |number| Some(cost(losses[number as usize])));
     let mut missed = Vec::new();
-    for ((setting, at), cost) in settings.iter().zip(costs) {
-        let text = cost.as_ref().map_or_else(Clone::clone, |cost| format!("{cost:.2} s more"));
-        let text = format!("{text} if it dies after {at} s with {setting}");
+    for ((setting, at), cost) in losses.iter().zip(costs) {
+        let text = cost.as_ref().map_or_else(Clone::clone, |cost| format!("{cost:.2} {unit}"));
+        let text = format!("{text}, one lost after {at} s of {setting}");
         println!("{text}");
-        if cost.is_err() || cost.is_ok_and(|cost| cost > DEAD_FRONTIER.as_secs_f64()) {
+        if cost.is_err() || cost.is_ok_and(|cost| cost > bar) {
             missed.push(text);
         }
     }
-    assert!(missed.is_empty(), "{} of {} cost more: {missed:#?}", missed.len(), settings.len());
+    assert!(missed.is_empty(), "{} of {} cost more than {bar}: {missed:#?}", missed.len(), losses.len());
+}
+
+#[test]
+fn a_peer_that_hangs_up_costs_its_rate_alone() {
+    check_losses(&losses(&[4, 8]), HEALTHY, "of the ideal", |loss| {
+        lose_next(loss, false).map(|(took, ideal)| took / ideal)
+    });
+}
+
+#[test]
+fn a_peer_that_dies_with_the_next_block_costs_little() {
+    check_losses(&losses(&[4, 8]), DEAD_FRONTIER.as_secs_f64(), "s more", |loss| {
+        Ok(lose_next(loss, true)?.0 - lose_next(loss, false)?.0)
+    });
 }

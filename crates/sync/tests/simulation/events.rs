@@ -189,6 +189,7 @@ impl World {
         let is_it = |host: &Host| host.id.is_some() && host.brings(hash, universe);
         let Some(host) = self.hosts.iter().position(is_it) else { return };
         self.report.lost_next += 1;
+        self.report.lost_next_at = Some(host);
         let peer = self.hosts[host].id.expect("it is connected");
         if silently {
             self.hosts[host].nature.behaviour = Behaviour::Silent { after: 0 };

@@ -20,6 +20,8 @@ pub(crate) struct Report {
     pub(crate) connected: u64,
     pub(crate) lost: u64,
     pub(crate) lost_next: u64,
+    /// Which peer was lost with the next block.
+    pub(crate) lost_next_at: Option<usize>,
     pub(crate) dropped: u64,
     pub(crate) penalised: u64,
     pub(crate) held: u64,
