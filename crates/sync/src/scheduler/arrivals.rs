@@ -57,7 +57,7 @@ impl Scheduler {
         let new = received.saturating_sub(*before);
         *before += new;
         if new > 0 {
-            self.total_rate += peer.received(now, new);
+            peer.received(now, new);
         }
         if now >= peer.told + TELL_INTERVAL {
             peer.told = now;
@@ -131,13 +131,14 @@ impl Scheduler {
 
     pub(super) fn block_end(&mut self, now: Instant, id: PeerId, end: &BlockEnd, chain: &mut dyn Chain) {
         self.seen(now, id, end.size, chain);
+        let share = self.share();
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(arriving) = peer.arriving.take_if(|arriving| arriving.download == end.download) else {
             return;
         };
         peer.blocks += 1;
         peer.stall.landed(now, self.options.stall_timeout);
-        peer.pace.completed(self.average_size, self.options.max_in_flight);
+        peer.pace.completed(self.average_size, self.options.max_in_flight, share);
         let flight = peer.land(now, end.block);
         self.average_size = (self.average_size * 7 + end.size) / 8;
         let arriving_mode = arriving.mode;

@@ -56,8 +56,9 @@ pub struct Scheduler {
     peers: BTreeMap<PeerId, PeerState>,
     /// Peers that can take more requests.
     hungry: BTreeSet<PeerId>,
-    /// The sum of the peers' rates, in bytes a second.
+    /// The sum of the rates of the peers that are asked for something, in bytes a second, and when it was made.
     total_rate: f64,
+    rates_at: Option<Instant>,
     settled: bool,
     is_paused: bool,
     /// The tip of the best chain when it changed last.
@@ -105,6 +106,7 @@ impl Scheduler {
             peers: BTreeMap::new(),
             hungry: BTreeSet::new(),
             total_rate: 0.0,
+            rates_at: None,
             settled: false,
             is_paused: false,
             header_tip: None,
@@ -327,7 +329,7 @@ impl Scheduler {
         for flight in peer.lapse(|_| true) {
             self.window.give_back(flight.height, flight.hash);
         }
-        self.total_rate = self.peers.values().map(|peer| peer.pace.rate()).sum();
+        self.rates_at = None;
         true
     }
 
