@@ -68,6 +68,10 @@ impl Chain for Line {
         (height as usize <= self.length).then(|| hash(height as usize))
     }
 
+    fn find(&self, block: BlockHash) -> Option<BlockId> {
+        self.fork_point(block)
+    }
+
     fn fork_point(&self, block: BlockHash) -> Option<BlockId> {
         let height = height(&block);
         (height <= self.length).then_some(BlockId { height: height as u64, hash: block })
@@ -119,7 +123,7 @@ struct Run {
 impl Run {
     fn new(options: SyncOptions, target: usize) -> Self {
         Self {
-            scheduler: Scheduler::new(options, None),
+            scheduler: Scheduler::new(options, None, 7),
             chain: Line { length: 0 },
             target,
             now: Instant::now(),

@@ -3,8 +3,8 @@
 use std::{fmt, path::PathBuf};
 
 use tipward_sync::{
-    Block, BlockId, BlockSink, Events, Progress, Running, SinkError, SyncError, SyncOptions, SyncParts,
-    async_trait,
+    Block, BlockId, BlockSink, Control, Events, Progress, Running, SinkError, SyncError, SyncOptions,
+    SyncParts, async_trait,
     peer::{ManagerOptions, PeerAddress},
     run,
 };
@@ -159,6 +159,12 @@ impl Node {
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.running.progress().borrow().clone()
+    }
+
+    /// A handle to pause, resume and add peers with, and to ask for the progress.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.running.control()
     }
 
     /// Waits for the end that [`NodeBuilder::stop_at`], [`NodeBuilder::stop_when_synced`] or an error brings. May be

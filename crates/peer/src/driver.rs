@@ -18,14 +18,19 @@ use tokio::{
 
 use crate::{
     AnyMessage, CallError, Checksum, Connection, Direction, DisconnectReason, Figures, LinkEvent,
-    LinkOptions, Peer, PeerAddress, PeerEvent, PeerId, PeerInfo, Reply,
+    LinkOptions, PeerAddress, PeerEvent, PeerId, Reply,
+    hold::Hold,
     link::after,
     metrics,
-    peer::{COMMANDS, Command, Kill, Shared, ended},
+    peer::{COMMANDS, Command, Kill, ended},
 };
+use handle::Handle;
+use pace::{Pace, write};
 use upward::{Pending, Upward};
 
+mod handle;
 mod hasher;
+mod pace;
 mod upward;
 
 pub(crate) use upward::{Interest, Notice};
@@ -70,6 +75,7 @@ impl Driver {
         let upward =
             Upward::new(self.events, self.manager, self.id, self.options.checksum == Checksum::Thread);
         let (commands, inbox) = mpsc::channel(COMMANDS);
+        let hold = Arc::new(Hold::default());
         let handle = Handle {
             id: self.id,
             address: self.address,
@@ -78,6 +84,7 @@ impl Driver {
             request_timeout: self.options.request_timeout,
             commands,
             kill: self.kill.clone(),
+            hold: hold.clone(),
             figures: self.figures.clone(),
         };
         let mut running = Running {
@@ -86,6 +93,7 @@ impl Driver {
             upward,
             handle: Some(handle),
             inbox,
+            hold,
             figures: self.figures,
             input: BytesMut::new(),
             read_size: READ.0,
@@ -105,36 +113,6 @@ impl Driver {
     }
 }
 
-/// What the user's handle to the peer is made of once the peer is ready.
-struct Handle {
-    id: PeerId,
-    address: PeerAddress,
-    direction: Direction,
-    remote: Option<SocketAddr>,
-    request_timeout: Duration,
-    commands: mpsc::Sender<Command>,
-    kill: Kill,
-    figures: Arc<Mutex<Figures>>,
-}
-
-impl Handle {
-    fn peer(self, info: PeerInfo, encrypted: bool) -> Peer {
-        let Self { id, address, direction, remote, request_timeout, commands, kill, figures } = self;
-        Peer::new(Shared {
-            id,
-            address,
-            direction,
-            remote,
-            encrypted,
-            info,
-            request_timeout,
-            commands,
-            kill,
-            figures,
-        })
-    }
-}
-
 struct Running {
     link: Box<dyn Connection>,
     options: LinkOptions,
@@ -142,6 +120,7 @@ struct Running {
     /// Until the peer is ready.
     handle: Option<Handle>,
     inbox: mpsc::Receiver<Command>,
+    hold: Arc<Hold>,
     figures: Arc<Mutex<Figures>>,
     input: BytesMut,
     /// The room for the next read.
@@ -200,26 +179,22 @@ impl Running {
         writer: &mut WriteHalf<S>,
         killed: &mut watch::Receiver<Option<DisconnectReason>>,
     ) -> Result<(), End> {
-        // Since when the peer has taken nothing of what waits for it.
-        let mut unread_since: Option<Instant> = None;
-        let mut was_flowing = true;
+        let mut pace = Pace::new(self.hold.clone());
         loop {
             self.translate();
-            let flowing = self.upward.flows();
-            if flowing && !was_flowing {
-                self.link.resumed(now());
+            let flows = self.upward.flows();
+            if let Some(since) = pace.look(flows) {
+                self.link.resumed(since, now());
             }
-            was_flowing = flowing;
             let unsent = self.link.output().len();
             let has_room = unsent <= self.options.max_unsent;
-            if self.backlog && flowing && has_room {
+            if self.backlog && pace.reads() && has_room {
                 self.receive()?;
                 continue;
             }
-            unread_since = (unsent > 0).then(|| unread_since.unwrap_or_else(now));
-            let unread = unread_since.map(|since| after(since, self.options.write_timeout));
+            let unread = pace.write_deadline(unsent, self.options.write_timeout);
             // While we do not read, the peer's silence is ours.
-            let deadline = flowing.then(|| self.link.deadline()).into_iter().chain(unread).min();
+            let deadline = pace.reads().then(|| self.link.deadline()).into_iter().chain(unread).min();
             if self.upward.take_told_part() {
                 // Who takes the part may drop it now, and the next one comes into its memory: fresh pages cost as much as hashing.
                 yield_now().await;
@@ -230,34 +205,48 @@ impl Running {
                 // The end comes first, or a busy peer could not be stopped.
                 reason = ended(killed) => return Err(End::Ours(reason)),
                 // What was read goes up before more is read: this is the back-pressure on the socket.
-                told = self.upward.advance(), if !flowing => told.map_err(End::Ours)?,
+                told = self.upward.advance(), if !flows => told.map_err(End::Ours)?,
                 // Time before what the peer brings, or a busy peer would never time out. It is due seldom.
                 () = sleep_until(deadline.unwrap_or_else(now).into()), if deadline.is_some() => {
-                    if unread.is_some_and(|at| at <= now()) {
-                        return Err(End::Theirs(DisconnectReason::WriteTimedOut));
-                    }
-                    if flowing {
-                        self.link.timeout(now()).map_err(End::Theirs)?;
-                        self.publish();
-                    }
+                    self.late(&pace, unread)?;
                 }
                 // Writes before reads, so that answers can't pile up.
-                sent = writer.write(&self.link.output()[..]), if unsent > 0 => {
+                sent = write(writer, &self.link.output()[..]), if unsent > 0 || pace.is_held() => {
                     let sent = sent.map_err(|error| End::Theirs(error.into()))?;
                     self.sent(sent);
-                    unread_since = None;
+                    pace.wrote();
                 }
                 // Even while nobody takes what is told: who is to take it may be waiting to have something sent.
                 Some(command) = self.inbox.recv(), if has_room && self.upward.has_room() => self.obey(command),
-                read = reader.read_buf(&mut self.input), if flowing && has_room => {
+                () = pace.resumed(), if pace.is_held() => {}
+                read = reader.read_buf(&mut self.input), if pace.reads() && has_room => {
                     match read.map_err(|error| End::Theirs(error.into()))? {
                         0 => return Err(End::Theirs(self.link.closed(&self.input))),
                         length => self.received(length),
                     }
-                    self.receive()?;
+                    // What came after we were told to hold waits.
+                    self.backlog = true;
+                    if !pace.has_turned() {
+                        self.receive()?;
+                    }
                 }
             }
         }
+    }
+
+    /// A deadline has passed; that for the peer to take what is sent, or the connection's own.
+    fn late(&mut self, pace: &Pace, unread: Option<Instant>) -> Result<(), End> {
+        if pace.has_turned() {
+            return Ok(()); // What was due stands still, or starts anew.
+        }
+        if unread.is_some_and(|at| at <= now()) {
+            return Err(End::Theirs(DisconnectReason::WriteTimedOut));
+        }
+        if pace.reads() {
+            self.link.timeout(now()).map_err(End::Theirs)?;
+            self.publish();
+        }
+        Ok(())
     }
 
     fn received(&mut self, length: usize) {

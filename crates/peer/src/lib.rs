@@ -51,6 +51,7 @@ mod driver;
 mod encryption;
 mod error;
 mod handler;
+mod hold;
 mod link;
 mod manager;
 mod message;

@@ -341,8 +341,9 @@ impl<S: Session> Connection for Link<S> {
         Ok(())
     }
 
-    fn resumed(&mut self, now: Instant) {
-        self.figures.resumed(now);
+    fn resumed(&mut self, since: Instant, now: Instant) {
+        self.figures.resumed(since, now);
+        self.calls.postpone(now.saturating_duration_since(since));
         if let Some(ping) = &mut self.unanswered {
             ping.since = now;
         }

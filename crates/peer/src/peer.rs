@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{
     AnyMessage, CallError, Direction, DisconnectReason, Figures, PeerAddress, PeerId, PeerInfo, Unsupported,
-    Want,
+    Want, hold::Hold,
 };
 
 /// How many questions and messages may wait for one connection's task.
@@ -34,6 +34,7 @@ pub(crate) struct Shared {
     pub(crate) request_timeout: Duration,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) kill: Kill,
+    pub(crate) hold: Arc<Hold>,
     pub(crate) figures: Arc<Mutex<Figures>>,
 }
 
@@ -112,6 +113,28 @@ impl Peer {
     /// [`Unsupported`] if the connection has ended, or its task has 16 questions to send already.
     pub fn ask(&self, want: Want) -> Result<(), Unsupported> {
         self.0.commands.try_send(Command::Ask(want)).map_err(|_| Unsupported)
+    }
+
+    /// Reads nothing more from the peer until [`resume`](Self::resume), so that it has to wait: for who has no room for what it
+    /// sends. What was read before still comes, which is one read at most. Questions and messages are sent all the
+    /// same. What waits for the peer stands still, but for the time of a [`request`](Self::request), and starts anew
+    /// afterwards: a peer is not late, silent or slow because it is held. Its end is noticed within about a second if it
+    /// resets the connection; one that closes it is noticed by what is read later.
+    ///
+    /// Holds are not counted: one `resume` ends them. Costs next to nothing, and never waits.
+    pub fn hold(&self) {
+        self.0.hold.hold();
+    }
+
+    /// Reads from the peer again, where [`hold`](Self::hold) made it stop.
+    pub fn resume(&self) {
+        self.0.hold.resume();
+    }
+
+    /// Whether the peer is held now.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.0.hold.turn().is_held()
     }
 
     /// Sends a message of the dialect's own and waits until it was written to the socket. One of another dialect is not

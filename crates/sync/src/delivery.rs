@@ -1,66 +1,231 @@
-//! The task of a sink: one call after the other, and a flush in between.
+//! The task of a sink: one call after the other, in the order of the commands, and a flush in between.
+//!
+//! Small blocks come by the ten thousand a second, so commands are taken and acknowledged many at a time.
 
 use std::time::{Duration, Instant};
 
-use tokio::{sync::mpsc, time::timeout_at};
+use tipward_peer::wire::BlockPart;
+use tokio::{
+    sync::{broadcast, mpsc},
+    time::timeout_at,
+};
+use tracing::{Instrument, Span, debug_span, trace_span};
 
-use crate::{Block, BlockId, BlockSink, SinkError};
+use crate::{Block, BlockId, BlockSink, Event, SinkError, metrics};
 
 /// How long a sink may hold back what it has applied.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
+/// How many commands are taken at once.
+const BATCH: usize = 64;
+/// After so many commands the driver is told that they are done, or it would have nothing to follow them up with.
+const MAX_UNTOLD: usize = 32;
+/// After so long it is told of fewer.
+const UNTOLD_INTERVAL: Duration = Duration::from_millis(5);
 
 /// What a sink is told, in this order.
+#[derive(Debug)]
 pub(crate) enum SinkCommand {
     Apply(Block),
+    ApplyPart(BlockId, BlockPart),
+    Abort(BlockId),
     Rollback(BlockId),
 }
 
-/// A block that the sink has applied.
-pub(crate) struct Applied {
-    pub(crate) block: BlockId,
+/// What the sink has done since the last time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Delivered {
+    /// How many commands.
+    pub(crate) commands: usize,
+    /// The last block that was applied or rolled back to.
+    pub(crate) reached: Option<BlockId>,
+    /// Blocks applied that came from peers.
+    pub(crate) blocks: u64,
+    /// Transactions in them.
     pub(crate) transactions: u64,
-    pub(crate) size: u64,
-    /// It came from a peer.
-    pub(crate) is_received: bool,
+    /// Bytes of them.
+    pub(crate) bytes: u64,
 }
 
-/// Passes commands to the sink until there are no more; then flushes.
+/// Passes commands to the sink until there are no more; then flushes. A block that is not finished by then is aborted first.
+///
+/// # Errors
+/// The sink's first error. It is not called again after it.
 pub(crate) async fn deliver(
-    mut sink: Box<dyn BlockSink>,
-    mut inbox: mpsc::Receiver<SinkCommand>,
-    acks: mpsc::Sender<Option<Applied>>,
+    sink: Box<dyn BlockSink>,
+    inbox: mpsc::UnboundedReceiver<SinkCommand>,
+    acks: mpsc::Sender<Delivered>,
+    events: broadcast::Sender<Event>,
 ) -> Result<(), SinkError> {
-    let mut flush_at: Option<Instant> = None;
-    loop {
-        if flush_at.is_some_and(|at| at <= Instant::now()) {
-            sink.flush().await?;
-            flush_at = None;
+    let mut delivery = Delivery {
+        takes_parts: sink.takes_parts(),
+        sink,
+        open: None,
+        flush_at: None,
+        untold: Delivered::default(),
+        told: now(),
+        acks,
+        events,
+    };
+    let result = delivery.run(inbox).await;
+    // What was done before an error was done.
+    delivery.tell().await;
+    result
+}
+
+struct Delivery {
+    sink: Box<dyn BlockSink>,
+    takes_parts: bool,
+    /// The block of which parts came and whose end did not.
+    open: Option<Open>,
+    flush_at: Option<Instant>,
+    /// Done, and not acknowledged.
+    untold: Delivered,
+    /// When was acknowledged last.
+    told: Instant,
+    acks: mpsc::Sender<Delivered>,
+    events: broadcast::Sender<Event>,
+}
+
+struct Open {
+    block: BlockId,
+    /// For a sink that takes no parts.
+    parts: Vec<BlockPart>,
+}
+
+impl Delivery {
+    async fn run(&mut self, mut inbox: mpsc::UnboundedReceiver<SinkCommand>) -> Result<(), SinkError> {
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            let next = inbox.recv_many(&mut batch, BATCH);
+            let count = match self.flush_at {
+                None => next.await,
+                Some(at) => match timeout_at(at.into(), next).await {
+                    Ok(count) => count,
+                    Err(_) => {
+                        self.flush().await?;
+                        continue;
+                    }
+                },
+            };
+            if count == 0 {
+                if let Some(open) = self.open.take() {
+                    self.abort(open.block).await?;
+                }
+                return self.flush().await;
+            }
+            // What it waited for is no command's.
+            self.told = now();
+            let mut begun = self.told;
+            for command in batch.drain(..) {
+                let name = self.obey(command).await?;
+                let done = now();
+                metrics::sink(name, done - begun);
+                begun = done;
+                self.untold.commands += 1;
+                if self.untold.commands >= MAX_UNTOLD || done >= self.told + UNTOLD_INTERVAL {
+                    self.tell().await;
+                    self.told = done;
+                }
+                if done >= *self.flush_at.get_or_insert(done + FLUSH_INTERVAL) {
+                    self.flush().await?;
+                    begun = now();
+                }
+            }
+            self.tell().await;
         }
-        let command = match flush_at {
-            None => inbox.recv().await,
-            Some(at) => match timeout_at(at.into(), inbox.recv()).await {
-                Ok(command) => command,
-                Err(_) => continue,
-            },
-        };
+    }
+
+    /// Does it; returns its name.
+    async fn obey(&mut self, command: SinkCommand) -> Result<&'static str, SinkError> {
         match command {
-            None => return sink.flush().await,
-            Some(SinkCommand::Rollback(to)) => {
-                sink.rollback(to).await?;
-                acks.send(None).await.ok();
+            SinkCommand::Apply(block) => {
+                self.apply(block).await?;
+                Ok("apply")
             }
-            Some(SinkCommand::Apply(block)) => {
-                let applied = Applied {
-                    block: block.id,
-                    transactions: block.transactions,
-                    size: block.size,
-                    is_received: block.served_by.is_some(),
-                };
-                sink.apply(block).await?;
-                // The driver may have ended.
-                acks.send(Some(applied)).await.ok();
+            SinkCommand::ApplyPart(block, part) => {
+                self.part(block, part).await?;
+                Ok("apply_part")
+            }
+            SinkCommand::Abort(block) => {
+                self.open = None;
+                self.abort(block).await?;
+                Ok("abort")
+            }
+            SinkCommand::Rollback(to) => {
+                let span = debug_span!("rollback", height = to.height, hash = %to.hash);
+                self.sink.rollback(to).instrument(span).await?;
+                self.untold.reached = Some(to);
+                Ok("rollback")
             }
         }
-        flush_at.get_or_insert_with(|| Instant::now() + FLUSH_INTERVAL);
+    }
+
+    async fn apply(&mut self, mut block: Block) -> Result<(), SinkError> {
+        let open = self.open.take();
+        if block.is_streamed && !self.takes_parts {
+            (block.parts, block.is_streamed) = (open.map(|open| open.parts).unwrap_or_default(), false);
+        }
+        let (id, transactions, size) = (block.id, block.transactions, block.size);
+        let is_received = block.served_by.is_some();
+        let span = block_span(id, size);
+        self.sink.apply(block).instrument(span).await?;
+        self.untold.reached = Some(id);
+        if is_received {
+            self.untold.blocks += 1;
+            self.untold.transactions += transactions;
+            self.untold.bytes += size;
+        }
+        if self.events.receiver_count() > 0 {
+            // The last listener may have left.
+            self.events.send(Event::Applied { block: id, transactions, size }).ok();
+        }
+        Ok(())
+    }
+
+    async fn part(&mut self, block: BlockId, part: BlockPart) -> Result<(), SinkError> {
+        let open = self.open.get_or_insert_with(|| Open { block, parts: Vec::new() });
+        if !self.takes_parts {
+            open.parts.push(part);
+            return Ok(());
+        }
+        let span = trace_span!("apply_part", height = block.height, hash = %block.hash, part = part.index);
+        self.sink.apply_part(block, part).instrument(span).await
+    }
+
+    /// A sink that was given no parts has nothing to forget.
+    async fn abort(&mut self, block: BlockId) -> Result<(), SinkError> {
+        if !self.takes_parts {
+            return Ok(());
+        }
+        let span = debug_span!("abort", height = block.height, hash = %block.hash);
+        self.sink.abort(block).instrument(span).await
+    }
+
+    async fn flush(&mut self) -> Result<(), SinkError> {
+        self.flush_at = None;
+        let begun = now();
+        self.sink.flush().instrument(trace_span!("flush")).await?;
+        metrics::sink("flush", now() - begun);
+        Ok(())
+    }
+
+    async fn tell(&mut self) {
+        let done = std::mem::take(&mut self.untold);
+        if done.commands > 0 {
+            // The driver may have ended.
+            self.acks.send(done).await.ok();
+        }
     }
 }
+
+fn block_span(block: BlockId, size: u64) -> Span {
+    debug_span!("apply", height = block.height, hash = %block.hash, size)
+}
+
+/// The runtime's clock, which tests can move.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+#[cfg(test)]
+mod tests;

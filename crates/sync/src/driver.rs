@@ -1,34 +1,54 @@
 //! Runs a [`Scheduler`] with real peers, a chain and a sink.
 //!
 //! One task holds the scheduler and the chain; the sink has a task of its own, so a slow sink never keeps peers from
-//! being heard. Commands to the sink are bounded by what the scheduler lets it have unapplied.
+//! being heard. What peers and sink say is taken many at a time: small blocks come by the ten thousand a second.
 
 use std::{
-    collections::BTreeMap,
     error::Error,
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use tipward_peer::{
-    Local, Manager, ManagerOptions, Peer, PeerAddress, PeerEvent, PeerId, Protocol, StartError,
+    Local, Manager, ManagerHandle, ManagerOptions, PeerAddress, PeerEvent, PeerId, Protocol, Reply,
+    StartError,
 };
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
     task::JoinHandle,
     time::sleep_until,
 };
+use tracing::Instrument;
 
 use crate::{
-    BlockId, BlockSink, Chain, Event, Events, Input, Output, Progress, Scheduler, SinkError, SyncOptions,
-    delivery::{Applied, SinkCommand, deliver},
-    scheduler::MAX_UNAPPLIED,
+    BlockSink, Chain, Control, Event, Fault, Input, Output, Scheduler, SinkError, SyncOptions,
+    delivery::{Delivered, SinkCommand, deliver, now},
+    metrics,
+    progress::Tally,
 };
+use board::Board;
+use peers::Peers;
+pub use running::Running;
 
-/// How many events of all peers together may wait.
+mod board;
+mod peers;
+mod running;
+
+/// How many events of all peers together may wait. Each may be a part of a block, so this times [`MAX_PART_SIZE`], 64 MiB, may
+/// be on its way to the scheduler without being counted in its budget; beside it, each connection holds one part at most that
+/// found no room.
 const PEER_EVENTS: usize = 64;
+/// The largest part of a block, in bytes.
+const MAX_PART_SIZE: usize = 1 << 20;
 /// How many events a lagging user can catch up on.
 const USER_EVENTS: usize = 1024;
+/// How many messages of the sink may wait; each tells of many commands.
+const ACKS: usize = 64;
+/// When time-outs are due and so many events have come since, they are acted on although more are waiting: what was waiting
+/// then has been read.
+const MAX_LATE: usize = 4 * PEER_EVENTS;
+/// How long until a peer is asked again that could take no more questions.
+const ASK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Why a sync ended without being asked to.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +62,7 @@ pub enum SyncError {
         /// How many other addresses failed as well.
         others: usize,
     },
-    /// The sink failed.
+    /// The sink failed, or panicked.
     #[error("the sink failed: {0}")]
     Sink(SinkError),
     /// The peers could not be started.
@@ -61,7 +81,8 @@ fn and_others(others: usize) -> String {
 pub struct SyncParts {
     /// The network to connect to.
     pub protocol: Arc<dyn Protocol>,
-    /// How to connect.
+    /// How to connect. Blocks come in parts of 1 MiB at most, so that little memory is needed beside
+    /// [`SyncOptions::byte_budget`]: a larger [`part_size`](tipward_peer::LinkOptions::part_size) is cut to that.
     pub peers: ManagerOptions,
     /// Bounds and time-outs.
     pub options: SyncOptions,
@@ -73,117 +94,67 @@ pub struct SyncParts {
     pub sink: Box<dyn BlockSink>,
 }
 
-/// A sync that is running. Dropping it stops the sync without waiting.
-#[derive(Debug)]
-pub struct Running {
-    events: broadcast::WeakSender<Event>,
-    /// The events from the start, for who asks first.
-    first: Mutex<Option<broadcast::Receiver<Event>>>,
-    progress: watch::Receiver<Progress>,
-    stop: Option<oneshot::Sender<()>>,
-    /// `None` once its end was told.
-    task: Option<JoinHandle<Result<(), SyncError>>>,
-}
-
-impl Running {
-    /// The events: all from the start for the first caller, for others those from now on.
-    #[must_use]
-    pub fn events(&self) -> Events {
-        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(first) = first {
-            return Events(first);
-        }
-        let sender = self.events.upgrade();
-        // After the end: a stream that ends at once.
-        Events(sender.map_or_else(|| broadcast::channel(1).1, |sender| sender.subscribe()))
-    }
-
-    /// Where the sync is.
-    #[must_use]
-    pub fn progress(&self) -> watch::Receiver<Progress> {
-        self.progress.clone()
-    }
-
-    /// Waits for the end that [`SyncOptions::stop_at`] or an error brings. An error is returned once.
-    ///
-    /// # Errors
-    /// What ended the sync.
-    pub async fn wait(&mut self) -> Result<(), SyncError> {
-        let Some(task) = &mut self.task else { return Ok(()) };
-        let result = match task.await {
-            Ok(result) => result,
-            Err(panic) => Err(SyncError::Chain(Arc::new(panic))),
-        };
-        self.task = None;
-        result
-    }
-
-    /// Stops: no new requests, the sink finishes what it was given and flushes, connections close.
-    ///
-    /// # Errors
-    /// What ended the sync before, or the sink's error on the way out.
-    pub async fn shutdown(mut self) -> Result<(), SyncError> {
-        drop(self.stop.take());
-        self.wait().await
-    }
-}
-
 /// Starts a sync. Must be called within a tokio runtime.
 ///
 /// # Errors
-/// The sink can't tell its cursor.
+/// The sink can't tell its cursor, or the peers can't be started.
 pub async fn run(mut parts: SyncParts) -> Result<Running, SyncError> {
     let headers_only = parts.options.headers_only;
     let cursor = if headers_only { None } else { parts.sink.cursor().await.map_err(SyncError::Sink)? };
     let tip = parts.chain.tip();
-    let (events, first) = broadcast::channel(USER_EVENTS);
-    let first = Mutex::new(Some(first));
-    let weak = events.downgrade();
-    let start = Progress {
-        header_tip: Some(tip),
-        applied: cursor,
-        resumed_from: if headers_only { Some(tip).filter(|tip| tip.height > 0) } else { cursor },
-        ..Progress::default()
-    };
-    let (progress, watched) = watch::channel(start);
-    let (stop, stopped) = oneshot::channel();
-    let task = tokio::spawn(drive(parts, cursor, events, progress, stopped));
-    Ok(Running { events: weak, first, progress: watched, stop: Some(stop), task: Some(task) })
-}
-
-async fn drive(
-    parts: SyncParts,
-    cursor: Option<BlockId>,
-    events: broadcast::Sender<Event>,
-    progress: watch::Sender<Progress>,
-    stopped: oneshot::Receiver<()>,
-) -> Result<(), SyncError> {
+    let link = &mut parts.peers.link;
+    link.part_size = link.part_size.min(MAX_PART_SIZE);
     let local = parts.peers.local.clone();
-    local.set_height(parts.chain.tip().height);
+    let seed = parts.peers.seed.unwrap_or_else(|| fastrand::u64(..));
+    local.set_height(tip.height);
+    let span = tracing::info_span!("sync", network = parts.protocol.name());
     let (peer_events, inbox) = mpsc::channel(PEER_EVENTS);
-    // A rollback may precede every block.
-    let (commands, sink_inbox) = mpsc::channel(2 * MAX_UNAPPLIED);
-    let (acks, mut applied) = mpsc::channel(2 * MAX_UNAPPLIED);
-    let sink = tokio::spawn(deliver(parts.sink, sink_inbox, acks));
     let manager = Manager::spawn(parts.protocol, parts.peers, peer_events).await?;
-    let mut driver = Driver {
-        scheduler: Scheduler::new(parts.options, cursor),
+
+    let (events, first) = broadcast::channel(USER_EVENTS);
+    let mut tally = Tally::new(&parts.options, cursor, tip);
+    let (progress, watched) = watch::channel(tally.at(now()).clone());
+    let (stop, stopped) = oneshot::channel();
+    let (paused, pause) = watch::channel(false);
+    let control = Control { paused, manager: manager.handle(), progress: watched };
+    let weak = events.downgrade();
+
+    // Holds no more than the scheduler lets be with the sink.
+    let (commands, sink_inbox) = mpsc::unbounded_channel();
+    let (done, acks) = mpsc::channel(ACKS);
+    let sink = deliver(parts.sink, sink_inbox, done, events.clone()).instrument(span.clone());
+    let driver = Driver {
+        scheduler: Scheduler::new(parts.options, cursor, seed),
         chain: parts.chain,
-        peers: BTreeMap::new(),
-        failures: BTreeMap::new(),
+        peers: Peers::default(),
+        manager: manager.handle(),
         give_up: parts.give_up_without_peers,
         commands,
         events,
-        progress,
+        board: Board::new(tally, progress),
         local,
+        now: now(),
     };
-    let result = driver.run(inbox, &mut applied, stopped).await;
-    manager.shutdown().await;
+    let inlets = Inlets { peers: inbox, acks, pause, stopped };
+    let task = tokio::spawn(drive(driver, manager, tokio::spawn(sink), inlets).instrument(span));
+    Ok(Running { control, events: weak, first: Mutex::new(Some(first)), stop: Some(stop), task: Some(task) })
+}
+
+async fn drive(
+    mut driver: Driver,
+    manager: Manager,
+    sink: JoinHandle<Result<(), SinkError>>,
+    mut inlets: Inlets,
+) -> Result<(), SyncError> {
+    let result = driver.run(&mut inlets).await;
+    let Driver { commands, mut board, scheduler, peers, .. } = driver;
     // Without commands to come the sink finishes what it was given, flushes and ends.
-    driver.commands = mpsc::channel(1).0;
-    while let Some(block) = applied.recv().await {
-        driver.applied(block.as_ref());
+    drop(commands);
+    manager.shutdown().await;
+    while let Some(delivered) = inlets.acks.recv().await {
+        board.tally.delivered(&delivered);
     }
+    board.publish(now(), &scheduler, &peers);
     let sink = match sink.await {
         Ok(result) => result.map_err(SyncError::Sink),
         Err(panic) => Err(SyncError::Sink(panic.into())),
@@ -192,17 +163,26 @@ async fn drive(
     sink.and(result)
 }
 
+/// Where the driver hears from.
+struct Inlets {
+    peers: mpsc::Receiver<PeerEvent>,
+    acks: mpsc::Receiver<Delivered>,
+    pause: watch::Receiver<bool>,
+    stopped: oneshot::Receiver<()>,
+}
+
 struct Driver {
     scheduler: Scheduler,
     chain: Box<dyn Chain>,
-    peers: BTreeMap<PeerId, Peer>,
-    /// The last failure of each address.
-    failures: BTreeMap<PeerAddress, String>,
+    peers: Peers,
+    manager: ManagerHandle,
     give_up: bool,
-    commands: mpsc::Sender<SinkCommand>,
+    commands: mpsc::UnboundedSender<SinkCommand>,
     events: broadcast::Sender<Event>,
-    progress: watch::Sender<Progress>,
+    board: Board,
     local: Local,
+    /// Read once for all that is handled at a time.
+    now: Instant,
 }
 
 /// Whether the loop goes on.
@@ -212,63 +192,75 @@ enum Flow {
 }
 
 impl Driver {
-    async fn run(
-        &mut self,
-        mut inbox: mpsc::Receiver<PeerEvent>,
-        applied: &mut mpsc::Receiver<Option<Applied>>,
-        mut stopped: oneshot::Receiver<()>,
-    ) -> Result<(), SyncError> {
-        let mut input = Input::Tick;
+    async fn run(&mut self, inlets: &mut Inlets) -> Result<(), SyncError> {
+        let Inlets { peers, acks, pause, stopped } = inlets;
+        let (mut events, mut delivered) = (Vec::with_capacity(PEER_EVENTS), Vec::with_capacity(ACKS));
+        // How many events have come since time-outs were due.
+        let mut late = 0;
+        self.handle(Input::Tick);
         loop {
-            self.scheduler.handle(Instant::now(), input, &mut *self.chain);
             if let Flow::Stop = self.act()? {
                 return Ok(());
             }
+            let is_all_asked = self.peers.send();
+            self.board.look(self.now, &self.scheduler, &self.peers);
             let deadline = self.scheduler.deadline();
-            input = tokio::select! {
+            let again = (!is_all_asked).then(|| self.now + ASK_INTERVAL);
+            let wake = deadline.into_iter().chain(self.board.due()).chain(again).min();
+            tokio::select! {
                 biased;
                 // Asked for, or the handle was dropped.
-                _ = &mut stopped => return Ok(()),
-                // The sink first: what it has applied makes room.
-                ack = applied.recv() => match ack {
-                    Some(block) => self.applied(block.as_ref()),
-                    None => return Ok(()), // The sink has failed; its task tells why.
+                _ = &mut *stopped => return Ok(()),
+                // The sink first: what it has applied makes room. It can do no more than it was given.
+                count = acks.recv_many(&mut delivered, ACKS) => if count == 0 {
+                    return Ok(()); // The sink has failed; its task tells why.
                 },
-                event = inbox.recv() => match event {
-                    Some(event) => self.peer_event(event)?,
-                    None => return Ok(()),
+                // Seldom. Without anyone who could change it there are only those to listen to.
+                Ok(()) = pause.changed() => {}
+                count = peers.recv_many(&mut events, PEER_EVENTS) => if count == 0 {
+                    return Ok(());
                 },
-                () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => Input::Tick,
-            };
+                () = sleep_until(wake.unwrap_or(self.now).into()), if wake.is_some() => {}
+            }
+            self.now = now();
+            self.pause(*pause.borrow_and_update());
+            late = if deadline.is_some_and(|at| at <= self.now) { late + events.len() } else { 0 };
+            self.applied(&mut delivered);
+            for event in events.drain(..) {
+                if let Some(input) = self.peer_event(event)? {
+                    self.handle(input);
+                }
+            }
+            // Whoever is late may have spoken: what came before now is read first, as far as that has an end.
+            let is_due = self.scheduler.deadline().is_some_and(|at| at <= self.now);
+            if is_due && (peers.is_empty() && acks.is_empty() || late > MAX_LATE) {
+                late = 0;
+                self.handle(Input::Tick);
+            }
         }
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.scheduler.handle(self.now, input, &mut *self.chain);
     }
 
     fn act(&mut self) -> Result<Flow, SyncError> {
         while let Some(output) = self.scheduler.poll() {
             match output {
-                Output::Ask(peer, want) => {
-                    if self.peers.get(&peer).is_some_and(|handle| handle.ask(want).is_err()) {
-                        // Its task does not keep up with a few requests, or has ended: its end is on the way.
-                        tracing::debug!(%peer, "cannot be asked");
-                    }
+                Output::Ask(peer, want) => self.peers.ask(peer, want),
+                Output::Drop(peer, fault) => self.drop_peer(peer, fault),
+                Output::Penalise(peer, fault) => {
+                    tracing::debug!(%peer, reason = %fault, "a peer misbehaves");
+                    metrics::penalised(&fault);
+                    self.peers.penalise(&self.manager, peer, &fault);
                 }
-                Output::Drop(peer, fault) => {
-                    if let Some(handle) = self.peers.get(&peer).cloned() {
-                        tracing::warn!(%peer, address = %handle.address(), reason = %fault, "dropping a peer");
-                        self.lost(peer, handle.address().clone(), &fault);
-                        handle.disconnect(fault.into());
-                    }
-                }
+                Output::Hold(peer) => self.peers.hold(peer),
+                Output::Resume(peer) => self.peers.resume(peer),
                 Output::Rollback(to) => self.command(SinkCommand::Rollback(to)),
                 Output::Apply(block) => self.command(SinkCommand::Apply(block)),
-                Output::ApplyPart(..)
-                | Output::Abort(_)
-                | Output::Hold(_)
-                | Output::Resume(_)
-                | Output::Penalise(..) => {}
-                Output::Headers(count) => {
-                    self.progress.send_modify(|progress| progress.headers += count as u64);
-                }
+                Output::ApplyPart(block, part) => self.command(SinkCommand::ApplyPart(block, part)),
+                Output::Abort(block) => self.command(SinkCommand::Abort(block)),
+                Output::Headers(count) => self.board.tally.progress().headers += count as u64,
                 Output::Event(event) => self.tell(event),
                 Output::Stopped => return Ok(Flow::Stop),
                 Output::Failed(reason) => return Err(SyncError::Chain(reason)),
@@ -277,102 +269,109 @@ impl Driver {
         Ok(Flow::Continue)
     }
 
-    /// The scheduler bounds what is on its way to the sink, so there is room unless the sink has ended.
+    /// Fails when the sink has ended, which its acknowledgements tell.
     fn command(&self, command: SinkCommand) {
-        self.commands.try_send(command).ok();
+        self.commands.send(command).ok();
     }
 
-    fn tell(&self, event: Event) {
+    fn drop_peer(&mut self, peer: PeerId, fault: Fault) {
+        let Some(handle) = self.peers.get(peer).cloned() else { return };
+        tracing::warn!(%peer, address = %handle.address(), reason = %fault, "dropping a peer");
+        metrics::dropped(&fault);
+        self.lost(peer, handle.address().clone(), &fault);
+        handle.disconnect(fault.into());
+    }
+
+    fn tell(&mut self, event: Event) {
+        let progress = self.board.tally.progress();
         match &event {
             Event::Headers { tip } => {
                 self.local.set_height(tip.height);
-                self.progress.send_modify(|progress| {
-                    progress.header_tip = Some(*tip);
-                    progress.synced = false;
-                });
+                (progress.header_tip, progress.synced) = (Some(*tip), false);
             }
-            Event::Reorg { .. } => self.progress.send_modify(|progress| progress.reorgs += 1),
-            Event::Synced { .. } => self.progress.send_modify(|progress| progress.synced = true),
+            Event::Reorg { old_tip, common } => {
+                tracing::info!(%old_tip, %common, "another branch is best");
+                progress.reorgs += 1;
+            }
+            Event::Synced { tip } => {
+                tracing::info!(%tip, "synced");
+                progress.synced = true;
+            }
             _ => {}
         }
+        // Who hears of it finds it in the progress.
+        self.board.publish(self.now, &self.scheduler, &self.peers);
         // Nobody may be listening.
         self.events.send(event).ok();
     }
 
-    fn applied(&self, block: Option<&Applied>) -> Input {
-        let Some(&Applied { block, transactions, size, is_received }) = block else {
-            return Input::Delivered(1);
-        };
-        self.progress.send_modify(|progress| {
-            progress.applied = Some(block);
-            if is_received {
-                progress.blocks += 1;
-                progress.transactions += transactions;
-                progress.bytes += size;
-            }
-        });
-        self.tell(Event::Applied { block, transactions, size });
-        Input::Delivered(1)
+    /// What the sink has done.
+    fn applied(&mut self, delivered: &mut Vec<Delivered>) {
+        let mut count = 0;
+        for delivered in delivered.drain(..) {
+            self.board.delivered(&delivered);
+            count += delivered.commands;
+        }
+        if count > 0 {
+            self.handle(Input::Delivered(count));
+        }
     }
 
-    fn peer_event(&mut self, event: PeerEvent) -> Result<Input, SyncError> {
+    fn pause(&mut self, pause: bool) {
+        let paused = &mut self.board.tally.progress().paused;
+        if *paused != pause {
+            *paused = pause;
+            tracing::info!("{}", if pause { "paused" } else { "resumed" });
+            self.handle(if pause { Input::Pause } else { Input::Resume });
+            self.board.publish(self.now, &self.scheduler, &self.peers);
+        }
+    }
+
+    fn peer_event(&mut self, event: PeerEvent) -> Result<Option<Input>, SyncError> {
         Ok(match event {
+            PeerEvent::Reply { peer, reply } => {
+                if let Reply::Part(part) = &reply {
+                    self.board.received(part.bytes.len());
+                }
+                Some(Input::Reply(peer, reply))
+            }
             PeerEvent::Connected(handle) => {
                 let (peer, info) = (handle.id(), handle.info().clone());
                 let (address, user_agent) = (handle.address().clone(), info.user_agent.clone());
                 tracing::info!(%peer, %address, user_agent, height = info.claimed_height, "connected");
-                self.failures.remove(&address);
-                self.peers.insert(peer, handle);
-                self.progress.send_modify(|progress| {
-                    progress.peers_seen += 1;
-                    progress.claimed_height = progress.claimed_height.max(info.claimed_height);
-                });
-                self.count_peers();
+                self.peers.connected(handle);
+                let progress = self.board.tally.progress();
+                progress.peers_seen += 1;
+                progress.claimed_height = progress.claimed_height.max(info.claimed_height);
                 self.tell(Event::PeerConnected { peer, address, user_agent });
-                Input::Connected(peer, info)
+                Some(Input::Connected(peer, info))
             }
-            PeerEvent::Reply { peer, reply } => Input::Reply(peer, reply),
             PeerEvent::Disconnected { peer, address, reason } => {
+                tracing::info!(%peer, %address, %reason, "disconnected");
                 self.lost(peer, address, &reason);
-                Input::Disconnected(peer)
+                Some(Input::Disconnected(peer))
             }
             PeerEvent::ConnectFailed { address, reason } => {
-                self.failures.insert(address.clone(), format!("cannot connect to {address}: {reason}"));
+                self.peers.failed(address.clone(), format!("cannot connect to {address}: {reason}"));
                 self.tell(Event::ConnectFailed { address, reason: reason.to_string() });
-                Input::Tick
+                None
             }
             PeerEvent::ResolveFailed { seed, reason } => {
-                let address = PeerAddress { host: seed.clone(), port: 0 };
                 tracing::info!(seed, reason, "cannot resolve a DNS seed");
-                self.failures.insert(address, format!("cannot resolve {seed}: {reason}"));
-                Input::Tick
+                let failure = format!("cannot resolve {seed}: {reason}");
+                self.peers.failed(PeerAddress { host: seed, port: 0 }, failure);
+                None
             }
-            PeerEvent::Settled => Input::Settled,
-            PeerEvent::Exhausted if self.give_up => return Err(self.no_peers()),
-            _ => Input::Tick,
+            PeerEvent::Settled => Some(Input::Settled),
+            PeerEvent::Exhausted if self.give_up => return Err(self.peers.no_peers()),
+            _ => None,
         })
     }
 
     /// Tells that a peer is gone, once: when we drop it, or when its connection ends.
     fn lost(&mut self, peer: PeerId, address: PeerAddress, reason: &dyn std::fmt::Display) {
-        if self.peers.remove(&peer).is_some() {
-            self.failures.insert(address.clone(), format!("{address} was dropped: {reason}"));
-            self.count_peers();
+        if self.peers.lost(peer, reason) {
             self.tell(Event::PeerDisconnected { peer, address, reason: reason.to_string() });
         }
-    }
-
-    fn no_peers(&self) -> SyncError {
-        let first = self.failures.values().next().cloned();
-        SyncError::NoPeers {
-            first: first
-                .unwrap_or_else(|| "no address to connect to, and no DNS seeds to ask for one".to_owned()),
-            others: self.failures.len().saturating_sub(1),
-        }
-    }
-
-    fn count_peers(&self) {
-        let peers = self.peers.len();
-        self.progress.send_modify(|progress| progress.peers = peers);
     }
 }

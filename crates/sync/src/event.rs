@@ -61,7 +61,7 @@ pub enum Event {
         /// The last block.
         tip: BlockId,
     },
-    /// The receiver was too slow and missed so many events. [`Progress`] is never behind.
+    /// The receiver was too slow and missed so many events. [`Progress`](crate::Progress) tells where the sync is all the same.
     Missed(u64),
 }
 
@@ -78,34 +78,4 @@ impl Events {
             Err(broadcast::error::RecvError::Closed) => None,
         }
     }
-}
-
-/// Where a sync is; counts are of this run.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Progress {
-    /// The tip of the best header chain.
-    pub header_tip: Option<BlockId>,
-    /// The last block that the sink has applied.
-    pub applied: Option<BlockId>,
-    /// The sink's cursor at the start; with headers only, the tip at the start.
-    pub resumed_from: Option<BlockId>,
-    /// Headers received that were new.
-    pub headers: u64,
-    /// Blocks received and applied.
-    pub blocks: u64,
-    /// Transactions in them.
-    pub transactions: u64,
-    /// Bytes of them.
-    pub bytes: u64,
-    /// Reorgs followed.
-    pub reorgs: u64,
-    /// The highest height that a peer has claimed: a hint of what is to come.
-    pub claimed_height: u64,
-    /// Connections there are now.
-    pub peers: usize,
-    /// Connections there were, in all.
-    pub peers_seen: u64,
-    /// Everything that the connected peers have is applied.
-    pub synced: bool,
 }

@@ -35,16 +35,21 @@ pub use async_trait::async_trait;
 pub use tipward_peer as peer;
 
 mod chain;
+mod control;
 mod delivery;
 mod driver;
 mod event;
+mod metrics;
 mod options;
+mod progress;
 mod scheduler;
 mod sink;
 
 pub use chain::{Accepted, BlockHead, BlockId, Chain, RefusedHeaders, Update};
+pub use control::{Control, SyncEnded};
 pub use driver::{Running, SyncError, SyncParts, run};
-pub use event::{Event, Events, Progress};
+pub use event::{Event, Events};
 pub use options::{Order, Strategy, SyncOptions};
+pub use progress::{PeerProgress, PeerShare, Progress};
 pub use scheduler::{Fault, Input, Output, Scheduler};
 pub use sink::{Block, BlockSink, SinkError};

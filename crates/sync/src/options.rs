@@ -48,9 +48,10 @@ pub struct SyncOptions {
     pub order: Order,
     /// How many blocks behind the tip the sink is kept, so that it sees fewer reorgs; 0.
     pub stay_behind: u64,
-    /// How many blocks may be asked for or wait ahead of what the sink has applied; 1024.
+    /// How many blocks may be asked for or wait ahead of what the sink has applied; 16,384.
     pub window: usize,
-    /// How many blocks may be in flight from one peer; 16.
+    /// How many blocks may be in flight from one peer; 512. Fewer are, as its
+    /// speed and latency tell.
     pub max_in_flight: usize,
     /// How many bytes of blocks may be held; 256 MiB. Larger blocks pass through to the sink in parts.
     pub byte_budget: u64,
@@ -76,8 +77,8 @@ impl Default for SyncOptions {
             strategy: Strategy::HeadersFirst,
             order: Order::Chain,
             stay_behind: 0,
-            window: 1024,
-            max_in_flight: 16,
+            window: 16_384,
+            max_in_flight: 512,
             byte_budget: 256 << 20,
             stall_timeout: Duration::from_secs(2),
             header_timeout: Duration::from_secs(10),

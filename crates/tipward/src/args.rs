@@ -54,6 +54,15 @@ pub(crate) struct SyncArguments {
     /// Download headers and no blocks.
     #[arg(long)]
     pub(crate) headers_only: bool,
+    /// How many blocks behind the tip to stay, so that fewer reorgs reach the archive.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) stay_behind: u64,
+    /// How many blocks may be asked for or wait ahead of what is stored [default: 1024].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) window: Option<u32>,
+    /// How much memory blocks may take that arrive or wait, such as 64MiB or 1GiB [default: 256MiB].
+    #[arg(long, value_name = "BYTES", value_parser = budget)]
+    pub(crate) budget: Option<u64>,
     #[command(flatten)]
     pub(crate) transport: TransportArguments,
     /// Print JSON lines, the last one a summary.
@@ -156,10 +165,45 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "a number of seconds from 0.1 to 10000000 is needed".to_owned())
 }
 
+/// The least that blocks may take in memory: a few parts of one.
+const MIN_BUDGET: u64 = 8 << 20;
+
+/// A number of bytes, with or without a unit.
+fn budget(text: &str) -> Result<u64, String> {
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
+    let unit = units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)));
+    let (number, shift) = unit.unwrap_or((text, 0));
+    let bytes = number.trim_end().parse().ok().and_then(|number: u64| number.checked_mul(1 << shift));
+    bytes
+        .filter(|bytes| *bytes >= MIN_BUDGET)
+        .ok_or_else(|| "a number of bytes from 8MiB is needed, such as 268435456, 256MiB or 1GiB".to_owned())
+}
+
 /// The directory that a network's data is kept in unless another is asked for.
 pub(crate) fn default_data_dir(network: &Network) -> Result<PathBuf, Failure> {
     let base = etcetera::choose_base_strategy().map_err(|error| {
         Failure::Usage(format!("no default data directory ({error}): give --data-dir DIR"))
     })?;
     Ok(base.data_dir().join("tipward").join(network.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_is_a_number_with_or_without_a_unit() {
+        for (text, bytes) in [
+            ("8388608", 8 << 20),
+            ("8MiB", 8 << 20),
+            ("65536KiB", 64 << 20),
+            ("3GiB", 3 << 30),
+            ("256 MiB", 256 << 20),
+        ] {
+            assert_eq!(budget(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "MiB", "7MiB", "8388607", "-1GiB", "1.5GiB", "256MB", "1gib", "99999999999GiB"] {
+            assert!(budget(text).is_err(), "{text}");
+        }
+    }
 }

@@ -6,15 +6,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tipward_chain::sync::{BlockId, Event, Progress, peer::wire::bitcoin::Network};
 use tipward_simnet::Demo;
 
 use crate::args::SyncArguments;
 
+mod shares;
+
 /// How often lines tell the progress.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
+/// How often lines tell of each peer.
+const PEERS_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How to show things.
 pub(crate) enum Reporter {
@@ -27,6 +31,74 @@ pub(crate) struct Bars {
     all: MultiProgress,
     headers: ProgressBar,
     blocks: ProgressBar,
+    /// A line for each peer that is shown.
+    peers: Vec<ProgressBar>,
+}
+
+impl Bars {
+    /// Bars with nothing in them.
+    fn new() -> Self {
+        let all = MultiProgress::new();
+        let bar = |name: &'static str| {
+            let style = style("{prefix:8} {wide_bar} {human_pos}/{human_len} {msg}");
+            all.add(ProgressBar::new(0).with_style(style).with_prefix(name))
+        };
+        let (headers, blocks) = (bar("headers"), bar("blocks"));
+        Self { all, headers, blocks, peers: Vec::new() }
+    }
+
+    fn show(&mut self, place: &Place, progress: &Progress, headers_only: bool) {
+        self.headers.set_length(place.target);
+        self.headers.set_position(place.headers);
+        self.blocks.set_length(if headers_only { 0 } else { place.headers });
+        self.blocks.set_position(place.applied);
+        self.blocks.set_message(speed(progress));
+        let lines = shares::lines(progress);
+        while self.peers.len() > lines.len() {
+            if let Some(bar) = self.peers.pop() {
+                self.all.remove(&bar);
+            }
+        }
+        while self.peers.len() < lines.len() {
+            let bar = ProgressBar::new_spinner().with_style(style("{wide_msg}"));
+            self.peers.push(self.all.add(bar));
+        }
+        for (bar, line) in self.peers.iter().zip(lines) {
+            bar.set_message(line);
+        }
+    }
+
+    fn close(&self) {
+        self.peers.iter().chain([&self.headers, &self.blocks]).for_each(ProgressBar::finish_and_clear);
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// How much has come, how fast, and how long the rest will take.
+fn speed(progress: &Progress) -> String {
+    let eta = match progress.eta {
+        _ if progress.paused => ", paused".to_owned(),
+        Some(eta) if !eta.is_zero() => format!(", {} left", HumanDuration(eta)),
+        _ => String::new(),
+    };
+    format!(
+        "{}, {:.0}/s, {}{eta}, {} peers",
+        HumanBytes(progress.bytes),
+        progress.blocks_per_second,
+        shares::rate(progress.bytes_per_second),
+        progress.peers
+    )
+}
+
+/// Heights of a progress.
+struct Place {
+    headers: u64,
+    applied: u64,
+    /// Where the headers will end, by what is known.
+    target: u64,
 }
 
 impl Reporter {
@@ -38,18 +110,7 @@ impl Reporter {
         if verbose || !std::io::stdout().is_terminal() || !std::io::stderr().is_terminal() {
             return Self::Lines;
         }
-        let all = MultiProgress::new();
-        let bar = |name: &'static str| {
-            let template = "{prefix:8} {wide_bar} {human_pos}/{human_len} {rate} {msg} ETA {eta}";
-            let style =
-                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-            let style = style.with_key("rate", |state: &ProgressState, text: &mut dyn std::fmt::Write| {
-                write!(text, "{:.0}/s", state.per_sec()).unwrap_or_default();
-            });
-            all.add(ProgressBar::new(0).with_style(style).with_prefix(name))
-        };
-        let (headers, blocks) = (bar("headers"), bar("blocks"));
-        Self::Bars(Bars { all, headers, blocks })
+        Self::Bars(Bars::new())
     }
 
     /// Introduces the simulated network.
@@ -91,8 +152,10 @@ pub(crate) struct Report {
     stop_at: Option<u64>,
     is_demo: bool,
     started: Instant,
-    /// When a line was printed last, and how many blocks there were then.
-    last_line: (Instant, u64),
+    /// When a line was printed last.
+    last_line: Instant,
+    /// When a line for each peer was.
+    last_peers: Instant,
 }
 
 impl Report {
@@ -104,7 +167,8 @@ impl Report {
             stop_at: arguments.stop_at,
             is_demo: arguments.network == Network::DEMO && arguments.connect.is_empty(),
             started,
-            last_line: (started, 0),
+            last_line: started,
+            last_peers: started,
         }
     }
 
@@ -113,29 +177,20 @@ impl Report {
         let headers = progress.header_tip.map_or(0, |tip| tip.height);
         let applied = progress.applied.map_or(0, |tip| tip.height);
         let target = headers.max(progress.claimed_height).min(self.stop_at.unwrap_or(u64::MAX));
-        if let Reporter::Bars(bars) = &self.reporter {
-            bars.headers.set_length(target);
-            bars.headers.set_position(headers);
-            bars.blocks.set_length(if self.headers_only { 0 } else { headers });
-            bars.blocks.set_position(applied);
-            bars.blocks.set_message(format!("{}, {} peers", HumanBytes(progress.bytes), progress.peers));
+        let place = Place { headers, applied, target };
+        if let Reporter::Bars(bars) = &mut self.reporter {
+            return bars.show(&place, progress, self.headers_only);
+        }
+        if self.last_line.elapsed() < LINE_INTERVAL {
             return;
         }
-        let (at, blocks) = self.last_line;
-        let elapsed = at.elapsed();
-        if elapsed < LINE_INTERVAL {
-            return;
+        self.last_line = Instant::now();
+        self.reporter
+            .line(&format!("headers {headers}/{target}, blocks {applied}/{headers}, {}", speed(progress)));
+        if self.last_peers.elapsed() >= PEERS_INTERVAL {
+            self.last_peers = self.last_line;
+            shares::lines(progress).iter().for_each(|line| self.reporter.line(line));
         }
-        let rate = (progress.blocks - blocks) as f64 / elapsed.as_secs_f64();
-        self.last_line = (Instant::now(), progress.blocks);
-        let left =
-            (rate > 0.0).then(|| Duration::from_secs_f64(headers.saturating_sub(applied) as f64 / rate));
-        let eta = left.map_or_else(String::new, |left| format!(", {} left", HumanDuration(left)));
-        self.reporter.line(&format!(
-            "headers {headers}/{target}, blocks {applied}/{headers} ({}, {rate:.0}/s{eta}), {} peers",
-            HumanBytes(progress.bytes),
-            progress.peers,
-        ));
         self.reporter.json(&json!({
             "event": "progress",
             "headers": headers,
@@ -143,8 +198,12 @@ impl Report {
             "applied": progress.applied.map(|tip| tip.height),
             "blocks": progress.blocks,
             "bytes": progress.bytes,
-            "blocks_per_second": rate,
-            "peers": progress.peers,
+            "blocks_per_second": progress.blocks_per_second,
+            "bytes_per_second": progress.bytes_per_second,
+            "eta_seconds": progress.eta.map(|eta| eta.as_secs()),
+            "buffered_bytes": progress.buffered_bytes,
+            "connected": progress.peers,
+            "peers": shares::values(progress),
         }));
     }
 
@@ -185,8 +244,7 @@ impl Report {
     /// Takes the bars away.
     pub(crate) fn close(&self) {
         if let Reporter::Bars(bars) = &self.reporter {
-            bars.headers.finish_and_clear();
-            bars.blocks.finish_and_clear();
+            bars.close();
         }
     }
 

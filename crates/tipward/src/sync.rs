@@ -64,6 +64,13 @@ fn builder(
 ) -> tipward_chain::NodeBuilder {
     let mut builder = Node::builder(arguments.network, data_dir).archive().give_up_without_peers();
     builder.peers = options;
+    builder.sync.stay_behind = arguments.stay_behind;
+    if let Some(window) = arguments.window {
+        builder.sync.window = window as usize;
+    }
+    if let Some(budget) = arguments.budget {
+        builder.sync.byte_budget = budget;
+    }
     if arguments.headers_only {
         builder = builder.headers_only();
     }

@@ -11,8 +11,8 @@ use tipward_wire::{
 
 use super::{asked::MAX_ASKED, *};
 use crate::{
-    DisconnectReason, Encrypt, LinkEvent, Outbox, PeerInfo, Reply, Session, SessionEvent, Unsupported,
-    Violation, Want,
+    AnyMessage, DisconnectReason, Encrypt, LinkEvent, Outbox, PeerInfo, Reply, Session, SessionEvent,
+    Unsupported, Violation, Want,
 };
 
 fn their_version(network: &Network) -> Version {
@@ -266,6 +266,28 @@ fn a_link_pings_and_gives_up_on_silence() {
     assert!(matches!(reason, DisconnectReason::Idle));
     assert_eq!(now - start, LinkOptions::default().idle_timeout);
     assert_eq!(pings, 9, "every two minutes, up to the twentieth");
+}
+
+#[test]
+fn time_in_which_nothing_was_read_is_not_the_peers() {
+    let hour = std::time::Duration::from_secs(3600);
+    let start = Instant::now();
+    let mut link = link(start);
+    link.receive(start, &mut bytes(&[Message::Version(their_version(Network::BTC)), Message::Verack]))
+        .unwrap();
+    assert!(matches!(link.poll(), Some(LinkEvent::Ready(_))));
+    let second = hour / 3600;
+    link.call(1, AnyMessage::new(Message::Ping(77)), start + 2 * second).unwrap();
+    link.resumed(start + second, start + second + hour);
+    let now = start + second + hour;
+    link.timeout(now).unwrap();
+    assert!(link.poll().is_none(), "a request has as long as it had");
+    link.timeout(now + second).unwrap();
+    assert!(matches!(link.poll(), Some(LinkEvent::Answer(1, Err(_)))));
+    // The ping of the handshake was sent more than an hour ago, and the last bytes came then.
+    let idle = LinkOptions::default().idle_timeout;
+    link.timeout(now + idle - second).unwrap();
+    assert!(link.timeout(now + idle).is_err());
 }
 
 #[test]

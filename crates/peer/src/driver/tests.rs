@@ -8,12 +8,14 @@ use tipward_wire::{
 use tokio::io::{DuplexStream, duplex};
 
 use super::*;
-use crate::{Encrypt, Local, Protocol, Start, Want, bitcoin::Bitcoin, peer::Kill};
+use crate::{Encrypt, Local, Peer, Protocol, Start, Want, bitcoin::Bitcoin, peer::Kill};
+
+mod hold;
 
 /// A connection's task, and the test as its peer.
-struct Talk {
+struct Talk<S = DuplexStream> {
     task: tokio::task::JoinHandle<Ended>,
-    stream: DuplexStream,
+    stream: S,
     codec: Codec,
     input: BytesMut,
     events: mpsc::Receiver<PeerEvent>,
@@ -27,6 +29,13 @@ impl Talk {
 
     fn with_options(buffer: usize, places: usize, options: LinkOptions) -> Self {
         let (stream, theirs) = duplex(buffer);
+        Self::over(stream, theirs, places, options)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Talk<S> {
+    /// The test has one end of the connection, the task the other.
+    fn over(stream: S, theirs: S, places: usize, options: LinkOptions) -> Self {
         let (sender, events) = mpsc::channel(places);
         let kill: Kill = Arc::new(watch::channel(None).0);
         let options = LinkOptions { encrypt: Encrypt::Off, ..options };
@@ -79,6 +88,7 @@ impl Talk {
             association_id: None,
         };
         self.say(&[Message::Version(version), Message::Verack]).await;
+        self.codec.handshake_done();
         match self.events.recv().await {
             Some(PeerEvent::Connected(peer)) => peer,
             other => panic!("{other:?}"),

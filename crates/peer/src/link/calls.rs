@@ -1,6 +1,8 @@
 //! Requests in a dialect's own messages: each waits for the one message that answers it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use super::after;
 
 /// How many requests may wait for their answers on one connection.
 const MAX_CALLS: usize = 256;
@@ -54,6 +56,11 @@ impl<M> Calls<M> {
     pub(super) fn expired(&mut self, now: Instant) -> Option<u64> {
         let at = self.0.iter().position(|call| call.deadline <= now)?;
         Some(self.0.remove(at).id)
+    }
+
+    /// Gives every request so much more time.
+    pub(super) fn postpone(&mut self, by: Duration) {
+        self.0.iter_mut().for_each(|call| call.deadline = after(call.deadline, by));
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {

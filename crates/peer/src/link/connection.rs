@@ -70,8 +70,8 @@ pub trait Connection: Send {
     /// A time-out has passed.
     fn timeout(&mut self, now: Instant) -> Result<(), DisconnectReason>;
 
-    /// We did not read for a while, which must not be held against the peer.
-    fn resumed(&mut self, now: Instant);
+    /// We did not read between these two moments, which must not be held against the peer: what waits for it starts anew.
+    fn resumed(&mut self, since: Instant, now: Instant);
 
     /// How many bytes of room the next read should have.
     fn wanted(&self) -> usize;

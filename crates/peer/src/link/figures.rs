@@ -72,11 +72,11 @@ impl Figures {
         self.missed(1);
     }
 
-    /// We did not read, so the time that passed says nothing about the peer.
-    pub(crate) fn resumed(&mut self, now: Instant) {
+    /// We did not read since then, so the time that passed says nothing about the peer: it counts as if it had not been.
+    pub(crate) fn resumed(&mut self, since: Instant, now: Instant) {
         self.last_received = now;
-        if self.busy_since.is_some() {
-            self.busy_since = Some(now);
+        if let Some(busy_since) = &mut self.busy_since {
+            *busy_since += now.saturating_duration_since(since.max(*busy_since));
         }
     }
 
@@ -106,12 +106,17 @@ mod tests {
         assert_eq!(figures.speed, Some(1500.0));
         // An hour without requests changes nothing, nor does one in which we did not read.
         figures.asked(1, at(3612));
-        figures.resumed(at(7000));
+        figures.resumed(at(3000), at(7000));
         figures.got(1500, at(7001));
+        assert_eq!(figures.speed, Some(1500.0));
+        // Nor does a pause make who was slow before it look fast.
+        figures.asked(1, at(7100));
+        figures.resumed(at(7101), at(7900));
+        figures.got(3000, at(7901));
         assert_eq!(figures.speed, Some(1500.0));
         figures.asked(1, at(8000));
         figures.missed(1);
         figures.got(9, at(9000));
-        assert_eq!((figures.speed, figures.blocks), (Some(1500.0), 4));
+        assert_eq!((figures.speed, figures.blocks), (Some(1500.0), 5));
     }
 }

@@ -31,11 +31,7 @@ impl PoolTask {
                     .ok();
             }
             Command::Peers(answer) => {
-                for (id, live) in &self.live {
-                    if let Some(peer) = &live.peer {
-                        self.pool.sample(*id, peer.figures(), now());
-                    }
-                }
+                self.sample_peers();
                 answer.send(self.pool.peers(now())).ok();
             }
             Command::Choose { want, answer } => {

@@ -200,12 +200,19 @@ impl PoolTask {
         }
         let interval = self.options.pool.check_interval.min(self.options.pool.timings.check);
         self.next_sample = after(now(), interval.max(SHORTEST_INTERVAL));
+        self.sample_peers();
+        metrics::gauges(&self.pool, now());
+    }
+
+    pub(super) fn sample_peers(&mut self) {
         for (id, live) in &self.live {
             if let Some(peer) = &live.peer {
                 self.pool.sample(*id, peer.figures(), now());
+                if peer.is_held() {
+                    self.pool.held(*id, now());
+                }
             }
         }
-        metrics::gauges(&self.pool, now());
     }
 
     /// Carries out what the pool wants.

@@ -44,6 +44,7 @@ struct Block {
 struct Peer {
     host: String,
     height: Option<u64>,
+    /// Or was last excused.
     joined: Instant,
 }
 
@@ -56,6 +57,13 @@ impl Heights {
         self.peers.remove(&peer);
         for block in &mut self.blocks {
             block.peers.remove(&peer);
+        }
+    }
+
+    /// The peer can't tell of anything now: what others tell until then, and shortly after, it need not have told.
+    pub(super) fn excuse(&mut self, peer: PeerId, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.joined = now;
         }
     }
 

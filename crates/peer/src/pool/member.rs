@@ -38,6 +38,8 @@ pub(super) struct Ready {
     pub(super) info: PeerInfo,
     pub(super) encrypted: bool,
     pub(super) figures: Option<Figures>,
+    /// When a sample showed a whole message or block last.
+    pub(super) spoke: Instant,
     pub(super) errors: u32,
     pub(super) time_outs: u32,
     pub(super) last_used: Option<Instant>,
@@ -81,6 +83,7 @@ impl Ready {
             info,
             encrypted,
             figures: None,
+            spoke: now,
             errors: 0,
             time_outs: 0,
             last_used: None,

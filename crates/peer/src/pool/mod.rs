@@ -49,6 +49,8 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 const ENOUGH_ADDRESSES: usize = 1000;
 /// How many times a round of dials may bring nobody before addresses that once worked are dialled again early.
 const FAILED_FILLS: u32 = 2;
+/// A peer that sends for so long and ends neither a message nor a block is in the middle of a large block.
+const LONG_BLOCK: Duration = Duration::from_secs(60);
 /// The number of the local member in the table of statuses.
 const LOCAL: PeerId = PeerId(0);
 
@@ -228,13 +230,30 @@ impl Pool {
         let Some(member) = self.members.get_mut(&id) else { return };
         let address = member.address.clone();
         let Some(ready) = member.ready_mut() else { return };
-        let is_news = ready.figures.is_none_or(|before| before.received < figures.received);
-        ready.figures = Some(figures);
+        let before = ready.figures.replace(figures);
+        let is_news = before.is_none_or(|before| before.received < figures.received);
+        if before.is_none_or(|before| (before.messages, before.blocks) != (figures.messages, figures.blocks))
+        {
+            ready.spoke = now;
+        }
+        let is_in_one_block = now.saturating_duration_since(ready.spoke) >= LONG_BLOCK;
         if is_news {
             self.connectivity.heard(&id, figures.last_received.min(now));
         }
+        if is_news && is_in_one_block {
+            // Whatever else it has to say waits behind that block.
+            self.heights.excuse(id, now);
+        }
         let speed = figures.speed.map(|speed| speed as u64);
         self.book.measured(&address, speed, figures.min_ping);
+    }
+
+    /// We read nothing from a peer for reasons of our own: its silence is ours, and its news can't come.
+    pub fn held(&mut self, id: PeerId, now: Instant) {
+        if self.members.get(&id).is_some_and(|member| member.ready().is_some()) {
+            self.connectivity.heard(&id, now);
+            self.heights.excuse(id, now);
+        }
     }
 
     /// A peer said something.

@@ -166,6 +166,36 @@ fn a_peer_that_does_not_advance_while_others_do_is_replaced() {
 }
 
 #[test]
+fn a_peer_that_is_held_or_sends_one_large_block_need_not_tell_of_anything() {
+    let mut talk = Talk::new(PoolOptions { max_peers: 4, ..options() }, &["a", "b", "c", "d"]);
+    let ids = talk.connect_all();
+    talk.wait(3600);
+    let news = Reply::Announced(vec![tipward_wire::BlockHash::from_bytes([1; 32])]);
+    talk.pool.reply(ids[0], &news, talk.now);
+    talk.pool.reply(ids[1], &news, talk.now);
+    // Longer than any silence may last.
+    for n in 0..400 {
+        talk.wait(10);
+        for (id, is_large) in [(ids[0], false), (ids[1], false), (ids[2], true)] {
+            let mut figures = Figures::new(talk.now);
+            figures.received = 1000 * n;
+            figures.messages = if is_large { 5 } else { n };
+            talk.pool.sample(id, figures, talk.now);
+        }
+        talk.pool.held(ids[3], talk.now);
+    }
+    assert!(talk.disconnects().is_empty());
+    assert!(talk.pool.peers(talk.now).iter().all(|peer| matches!(peer.state, PeerState::Ready { .. })));
+    // Once they can speak they have to.
+    let news = Reply::Announced(vec![tipward_wire::BlockHash::from_bytes([2; 32])]);
+    talk.wait(60);
+    talk.pool.reply(ids[0], &news, talk.now);
+    talk.pool.reply(ids[1], &news, talk.now);
+    talk.wait(131);
+    assert!(talk.disconnects().iter().any(|(id, reason)| *id == ids[3] && reason.starts_with("has not")));
+}
+
+#[test]
 fn the_slowest_makes_room_for_one_measured_to_be_twice_as_fast() {
     let mut talk = Talk::new(PoolOptions { max_peers: 1, ..options() }, &["fast", "slow"]);
     let sample = |talk: &mut Talk, id, speed: f64| {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use tipward_peer::{Choice, Dialed, Dialer, Discovery, PeerState, Want};
+use tipward_peer::{Choice, Dialed, Dialer, Discovery, PeerState, Status, Want};
 
 use super::*;
 
@@ -66,6 +66,25 @@ async fn a_failed_handshake_leaves_no_stale_event_and_the_pool_does_not_flap() {
         manager.shutdown().await;
         assert_eq!(tasks(), before);
     }
+}
+
+/// Our own back-pressure is never held against a peer, neither by its connection nor by the pool.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_is_held_for_hours_stays_and_is_healthy() {
+    let (options, mut listeners) = pool(1, 1 << 16);
+    let (manager, mut inbox) = manage(options, 64).await;
+    let mut far = Far::accept(&mut listeners[0]).await;
+    far.shake_hands().await;
+    let peer = await_peer(&mut inbox).await;
+    peer.hold();
+    far.say(&[Message::Headers(Vec::new())]).await;
+    sleep(Duration::from_secs(10 * 3600)).await;
+    let states: Vec<PeerState> = manager.peers().await.unwrap().into_iter().map(|peer| peer.state).collect();
+    assert!(matches!(states[..], [PeerState::Ready { status: Status::Healthy, .. }]), "{states:?}");
+    assert!(inbox.try_recv().is_err());
+    peer.resume();
+    await_event(&mut inbox, |event| matches!(event, PeerEvent::Reply { .. }).then_some(())).await;
+    manager.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]

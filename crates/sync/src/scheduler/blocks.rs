@@ -1,150 +1,276 @@
-//! Blocks: whom to ask, when to ask somebody else, and in which order to hand them on.
+//! Requests: whom to ask for which block, and when to ask somebody else.
 
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
-use tipward_peer::{
-    PeerId, Want,
-    wire::{BlockEnd, BlockHash, BlockPart},
+use tipward_peer::{PeerId, Want, wire::BlockHash};
+
+use super::{
+    Fault, Output, Scheduler,
+    peers::{Flight, Has, Mode, PeerState},
 };
 
-use super::{Fault, Frontier, Output, Scheduler};
-use crate::{Block, BlockId, Chain, Event};
+/// Of how many peers the next block is asked at most.
+const MAX_ASKERS: u8 = 3;
+/// How long the next block is waited for before it is looked for whether another peer would be faster.
+const MIN_GRACE: Duration = Duration::from_millis(250);
+/// A peer that is slower than all together by this factor is not given what would be waited for.
+const SLOW: f64 = 8.0;
 
-/// How many blocks the sink may have been given and not applied.
-pub(crate) const MAX_UNAPPLIED: usize = 256;
-/// The longest that a peer may bring nothing.
-const MAX_PATIENCE: Duration = Duration::from_secs(64);
-/// Of how many peers the first block of the window is asked at most.
-const MAX_ASKERS: usize = 3;
+/// Since when the first block of the window is the first one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Frontier {
+    height: u64,
+    since: Instant,
+    /// When it is to be looked after.
+    due: Instant,
+    /// How long until the next look, when there was nothing to do.
+    pause: Duration,
+}
 
 impl Scheduler {
-    /// Makes the window agree with the best chain, and finds out whether the sink has to go back.
-    pub(super) fn realign(&mut self, chain: &dyn Chain) {
-        let point = match self.sent {
-            None => None,
-            Some(sent) => match chain.fork_point(sent.hash) {
-                Some(point) => Some(point),
-                // Its headers have not come yet.
-                None => return,
-            },
-        };
-        self.rollback = point.filter(|_| point != self.sent);
-        let base = point.map_or(0, |point| point.height + 1);
-        self.window.realign(base, |height| chain.best_at(height));
-    }
-
-    /// Extends the window along the best chain.
-    pub(super) fn fill(&mut self, chain: &dyn Chain) {
-        if self.window.len() == 0 {
-            self.realign(chain);
-        }
-        if self.sent.is_some_and(|sent| chain.fork_point(sent.hash).is_none()) {
-            return;
-        }
-        let top = chain.tip().height.min(self.options.stop_at.unwrap_or(u64::MAX));
-        while self.window.len() + self.unapplied.len() < self.options.window && self.window.end() <= top {
-            let height = self.window.end();
-            let Some(hash) = chain.best_at(height) else { return };
-            self.window.push(hash, chain.local_block(BlockId { height, hash }));
-        }
-    }
-
-    /// Hands the sink what is due.
-    pub(super) fn deliver(&mut self, now: Instant) {
-        while self.unapplied.len() < MAX_UNAPPLIED && self.unapplied_bytes <= self.options.byte_budget / 2 {
-            let Some(block) = self.window.pop() else { break };
-            // Not before a block of the new branch is there: a branch of which nobody has blocks must not undo anything.
-            if let (Some(common), Some(old_tip)) = (self.rollback.take(), self.sent) {
-                self.outputs.push_back(Output::Event(Event::Reorg { old_tip, common }));
-                self.unapplied.push_back((common, 0));
-                self.outputs.push_back(Output::Rollback(common));
-            }
-            self.sent = Some(block.id);
-            self.unapplied.push_back((block.id, block.size));
-            self.unapplied_bytes += block.size;
-            self.outputs.push_back(Output::Apply(block));
-        }
-        if self.frontier.is_none_or(|frontier| frontier.height != self.window.base()) {
-            self.frontier = Some(Frontier { height: self.window.base(), since: now });
-        }
-    }
-
     /// Asks the peers for what is wanted, each in its turn so that the next blocks come from many.
     pub(super) fn assign(&mut self, now: Instant) {
-        let limit = self.options.max_in_flight;
-        // A peer is asked when half of its requests are served, for several blocks at a time.
+        if self.is_paused || !self.window.has_wanted() {
+            return;
+        }
+        let under_way = self.window.asked().saturating_sub(self.room.collecting) as u64;
+        let mut expected = self.committed().saturating_add(under_way.saturating_mul(self.average_size));
+        let is_front_wanted = self.window.missing_front().is_some_and(|(_, askers)| askers == 0);
+        if expected >= self.ahead_budget() && !is_front_wanted {
+            return;
+        }
         let mut able: Vec<PeerId> = self
-            .peers
+            .hungry
             .iter()
-            .filter(|(_, peer)| peer.load() <= limit / 2 && peer.rests_until <= now)
-            .map(|(&id, _)| id)
+            .filter(|id| self.peers.get(id).is_some_and(|peer| peer.may_be_asked(now)))
+            .copied()
             .collect();
         if !able.is_empty() {
             let shift = self.turn as usize % able.len();
             able.rotate_left(shift);
         }
-        let in_flight: usize = self.peers.values().map(|peer| peer.in_flight.len()).sum();
-        let mut expected = self.buffered_bytes() + in_flight as u64 * self.average_size;
         let mut asks: BTreeMap<PeerId, Vec<BlockHash>> = BTreeMap::new();
-        let mut asks_front = false;
         while self.window.has_wanted() && !able.is_empty() {
             able.retain(|&id| {
-                let Some(peer) = self.peers.get_mut(&id) else { return false };
-                let wanted = self.window.first_wanted(peer.serves());
-                let is_due = |height| expected < self.options.byte_budget || height == self.window.base();
-                let Some((height, hash)) = wanted.filter(|&(height, _)| is_due(height)) else { return false };
-                if peer.in_flight.is_empty() {
-                    peer.progress = now;
-                }
-                peer.in_flight.insert(hash);
-                asks_front |= height == self.window.base();
-                self.window.ask(hash, id);
+                let Some((height, hash)) = self.next_for(now, id, expected) else { return false };
+                self.ask_of(now, id, height, hash);
                 asks.entry(id).or_default().push(hash);
                 expected += self.average_size;
-                peer.load() < limit
+                self.peers.get(&id).is_some_and(|peer| peer.load() < peer.pace.limit())
             });
-        }
-        if asks_front {
-            // Its time counts from here, however long it was the next one.
-            self.frontier = Some(Frontier { height: self.window.base(), since: now });
         }
         self.turn += asks.len() as u64;
         for (id, blocks) in asks {
+            self.note_hunger(id);
             self.outputs.push_back(Output::Ask(id, Want::Blocks(blocks)));
         }
+        if is_front_wanted {
+            self.free_for_front(now);
+        }
     }
 
-    /// Asks one more peer for the block that everything waits for, if it has been long in coming.
-    pub(super) fn ask_a_second(&mut self, now: Instant) {
-        if self.second_ask_at().is_none_or(|at| at > now) {
+    /// The block that this peer is to be asked for next, when so many bytes are under way.
+    fn next_for(&self, now: Instant, id: PeerId, expected: u64) -> Option<(u64, BlockHash)> {
+        let peer = self.peers.get(&id)?;
+        let mut heights = peer.serves();
+        let base = self.window.base();
+        loop {
+            let (height, hash) = self.window.first_wanted(&heights)?;
+            if height == base {
+                return Some((height, hash));
+            }
+            // Too large to be kept: its turn is when it is the next one.
+            if self.large.get(&height) == Some(&hash) {
+                heights = height + 1..=*heights.end();
+                continue;
+            }
+            let is_due = expected < self.ahead_budget() && !self.would_be_waited_for(now, peer, height);
+            return is_due.then_some((height, hash));
+        }
+    }
+
+    /// Whether a slow peer would bring this block after the sink could have had it, while others are faster by far.
+    fn would_be_waited_for(&self, now: Instant, peer: &PeerState, height: u64) -> bool {
+        let rate = peer.pace.rate();
+        if rate <= 0.0 || rate * SLOW > self.total_rate {
+            return false;
+        }
+        let bytes = peer.bytes_before(peer.load(), self.average_size);
+        let takes = peer.pace.expected(now, bytes).unwrap_or_default();
+        let ahead = (height - self.window.base()) as f64 * self.average_size as f64;
+        let due = Duration::try_from_secs_f64(ahead / self.total_rate).unwrap_or(Duration::MAX);
+        takes > due.max(self.options.stall_timeout)
+            && self.peers.values().any(|other| {
+                other.serves().contains(&height)
+                    && other.pace.rate() >= SLOW * rate
+                    && other.may_be_asked(now)
+            })
+    }
+
+    fn ask_of(&mut self, now: Instant, id: PeerId, height: u64, hash: BlockHash) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.asked(now, height, hash);
+        self.window.ask(height);
+        if height == self.window.base() {
+            // Its time counts from here, however long it was the next one.
+            self.restart_frontier(now);
+        }
+    }
+
+    pub(super) fn note_hunger(&mut self, id: PeerId) {
+        match self.peers.get(&id) {
+            Some(peer) if peer.is_hungry() => self.hungry.insert(id),
+            _ => self.hungry.remove(&id),
+        };
+    }
+
+    /// The next block is wanted, and whoever could be asked is held with a block that has no room: the one with the least to
+    /// come is freed.
+    fn free_for_front(&mut self, now: Instant) {
+        let base = self.window.base();
+        let serves = |peer: &PeerState| peer.serves().contains(&base);
+        if self.window.missing_front().is_none_or(|(_, askers)| askers > 0)
+            || self.peers.values().any(|peer| serves(peer) && peer.may_be_asked(now))
+        {
             return;
         }
-        let Some((hash, asked)) = self.window.overdue_front() else { return };
-        let base = self.window.base();
-        let can_serve = |(id, peer): &(&PeerId, &super::PeerState)| {
-            peer.rests_until <= now && !asked.contains(id) && peer.serves().contains(&base)
-        };
-        // The one with the least to do.
-        let best = self.peers.iter().filter(can_serve).min_by_key(|(id, peer)| (peer.load(), **id));
-        let Some((&id, _)) = best else { return };
-        self.window.ask(hash, id);
-        if let Some(peer) = self.peers.get_mut(&id) {
-            if peer.in_flight.is_empty() {
-                peer.progress = now;
+        let left = |peer: &PeerState| match &peer.arriving {
+            None => peer.is_held.then_some(0),
+            Some(arriving) => {
+                (arriving.mode == Mode::Wait).then(|| arriving.size.saturating_sub(arriving.seen))
             }
-            peer.in_flight.insert(hash);
+        };
+        let freed = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| serves(peer))
+            .filter_map(|(&id, peer)| Some((left(peer)?, id)))
+            .min();
+        let Some((_, id)) = freed else { return };
+        self.discard(now, id);
+        self.release(id, now);
+        if let Some((hash, _)) = self.window.missing_front() {
+            self.ask_of(now, id, base, hash);
+            self.outputs.push_back(Output::Ask(id, Want::Blocks(vec![hash])));
         }
-        self.outputs.push_back(Output::Ask(id, Want::Blocks(vec![hash])));
     }
 
-    /// When the first block of the window is to be asked of one more peer.
-    pub(super) fn second_ask_at(&self) -> Option<Instant> {
-        let (_, asked) = self.window.overdue_front()?;
-        let frontier = self.frontier.filter(|_| asked.len() < MAX_ASKERS)?;
-        Some(frontier.since + self.options.stall_timeout * asked.len() as u32)
+    /// The time of the next block starts when it becomes the next one.
+    pub(super) fn watch_frontier(&mut self, now: Instant) {
+        if self.frontier.is_none_or(|frontier| frontier.height != self.window.base()) {
+            self.restart_frontier(now);
+        }
+    }
+
+    fn restart_frontier(&mut self, now: Instant) {
+        self.frontier =
+            Some(Frontier { height: self.window.base(), since: now, due: now + MIN_GRACE, pause: MIN_GRACE });
+    }
+
+    /// When the next block is to be looked after.
+    pub(super) fn frontier_due(&self) -> Option<Instant> {
+        let (_, askers) = self.window.missing_front()?;
+        let frontier = self.frontier.filter(|_| !self.is_paused && (1..MAX_ASKERS).contains(&askers))?;
+        Some(frontier.due)
+    }
+
+    /// Asks one more peer for the block that everything waits for, if it is long in coming and another would be faster.
+    pub(super) fn look_after_front(&mut self, now: Instant) {
+        let (Some(mut frontier), Some((hash, askers))) = (self.frontier, self.window.missing_front()) else {
+            return;
+        };
+        if self.frontier_due().is_none_or(|due| due > now) {
+            return;
+        }
+        let asked: Vec<(PeerId, u64, Option<Duration>)> = self
+            .peers
+            .iter()
+            .filter_map(|(&id, peer)| {
+                let (at, _) = peer.flight(hash).filter(|(_, flight)| !flight.is_lapsed)?;
+                let bytes = peer.bytes_before(at, self.average_size);
+                let size = peer.arriving.as_ref().map_or(self.average_size, |arriving| {
+                    match arriving.hash == hash {
+                        true => arriving.size,
+                        false => self.average_size,
+                    }
+                });
+                Some((id, size, peer.pace.expected(now, bytes)))
+            })
+            .collect();
+        let remaining = asked.iter().filter_map(|(_, _, remaining)| *remaining).min();
+        let stall = self.options.stall_timeout;
+        let grace = match remaining {
+            Some(remaining) if remaining <= stall => (2 * remaining).clamp(MIN_GRACE, stall),
+            Some(_) => MIN_GRACE,
+            None => stall,
+        };
+        frontier.due = frontier.since + grace * u32::from(askers.max(1));
+        if frontier.due > now {
+            // What remains grows while nothing comes: not to be chased in small steps.
+            frontier.due = frontier.due.max(now + MIN_GRACE);
+            self.frontier = Some(frontier);
+            return;
+        }
+        // To be looked at again, whatever comes of it.
+        frontier.due = now + frontier.pause.max(grace);
+        frontier.pause = (2 * frontier.pause).min(stall);
+        self.frontier = Some(frontier);
+        let size = asked.iter().map(|(_, size, _)| *size).max().unwrap_or(self.average_size);
+        if let Some(id) = self.faster_for_front(now, hash, size, remaining) {
+            for (asked, ..) in asked {
+                self.take_back(asked, Some(hash));
+            }
+            self.ask_of(now, id, self.window.base(), hash);
+            self.note_hunger(id);
+            self.outputs.push_back(Output::Ask(id, Want::Blocks(vec![hash])));
+        }
+    }
+
+    /// Who else would bring the next block, and much earlier than it will come otherwise.
+    fn faster_for_front(
+        &self,
+        now: Instant,
+        hash: BlockHash,
+        size: u64,
+        remaining: Option<Duration>,
+    ) -> Option<PeerId> {
+        let base = self.window.base();
+        let stall = self.options.stall_timeout;
+        self.peers
+            .iter()
+            .filter(|(_, peer)| {
+                peer.may_be_asked(now) && peer.serves().contains(&base) && peer.flight(hash).is_none()
+            })
+            .map(|(&id, peer)| {
+                let queue =
+                    if peer.load() == 0 { 0 } else { peer.bytes_before(peer.load() - 1, self.average_size) };
+                let takes = peer.pace.expected(now, queue.saturating_add(size)).unwrap_or(stall);
+                (takes, id)
+            })
+            .min()
+            .filter(|(takes, _)| remaining.is_none_or(|remaining| *takes < remaining / 2))
+            .map(|(_, id)| id)
+    }
+
+    /// Takes the requests back from a peer that does not bring what is waited for, but for one.
+    fn take_back(&mut self, id: PeerId, but: Option<BlockHash>) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let arriving = peer.arriving.as_ref().map(|arriving| arriving.hash);
+        peer.pace.stalled();
+        tracing::debug!(%id, requests = peer.open(), "takes too long");
+        self.lapse(id, |flight| Some(flight.hash) != but && Some(flight.hash) != arriving);
+    }
+
+    /// Takes requests back from a peer: these blocks are wanted of others. They may still come.
+    pub(super) fn lapse(&mut self, id: PeerId, is_void: impl FnMut(&Flight) -> bool) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let lapsed = peer.lapse(is_void);
+        self.has_lapsed |= !lapsed.is_empty();
+        lapsed.into_iter().for_each(|flight| self.window.give_back(flight.height, flight.hash));
+        self.note_hunger(id);
     }
 
     /// Takes the requests back from peers that bring nothing.
@@ -152,82 +278,53 @@ impl Scheduler {
         let stalled: Vec<PeerId> = self
             .peers
             .iter()
-            .filter(|(_, peer)| !peer.in_flight.is_empty() && peer.progress + peer.patience <= now)
+            .filter(|(_, peer)| peer.stalls_at().is_some_and(|at| at <= now))
             .map(|(&id, _)| id)
             .collect();
         for id in stalled {
             let Some(peer) = self.peers.get_mut(&id) else { continue };
-            peer.late += peer.in_flight.len();
-            for hash in std::mem::take(&mut peer.in_flight) {
-                self.window.give_back(hash, id);
-            }
-            peer.stalls += 1;
-            peer.rests_until = now + peer.patience;
-            peer.patience = (peer.patience * 2).min(MAX_PATIENCE);
-            tracing::debug!(%id, stalls = peer.stalls, "stalled");
-            if peer.stalls >= self.options.max_strikes {
+            self.stalls += 1;
+            peer.stall.strike(now);
+            peer.pace.stalled();
+            let strikes = peer.stall.strikes;
+            tracing::debug!(%id, strikes, requests = peer.open(), "stalled");
+            self.lapse(id, |_| true);
+            if strikes >= self.options.max_strikes {
                 self.drop_peer(id, Fault::Stalled);
             }
         }
     }
 
-    pub(super) fn part(&mut self, now: Instant, id: PeerId, part: BlockPart) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.progress = now;
-        if part.index == 0 {
-            peer.parts.clear();
-        }
-        // The rest of a block that was not needed any more when it began.
-        if self.window.missing(part.block).is_none() {
-            peer.parts.clear();
-            return;
-        }
-        let follows = peer
-            .parts
-            .last()
-            .map_or(part.index == 0, |last| last.download == part.download && last.index + 1 == part.index);
-        if follows {
-            peer.parts.push(part);
-        } else if part.index != 0 && !peer.parts.is_empty() {
-            self.drop_peer(id, Fault::BrokenParts);
-        }
-    }
-
-    pub(super) fn block_end(&mut self, now: Instant, id: PeerId, end: &BlockEnd) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.progress = now;
-        peer.rests_until = now;
-        peer.stalls = 0;
-        peer.patience = self.options.stall_timeout;
-        // Nodes answer in the order of the requests: after a later one, those that were taken back will not come.
-        peer.late = if peer.in_flight.remove(&end.block) { 0 } else { peer.late.saturating_sub(1) };
-        let parts = std::mem::take(&mut peer.parts);
-        self.average_size = (self.average_size * 7 + end.size) / 8;
-        let Some(height) = self.window.missing(end.block) else { return };
-        if parts.len() != end.parts as usize {
-            // Parts were dropped while the block was not in the window; it will be asked for again.
-            return self.window.give_back(end.block, id);
-        }
-        self.window.complete(Block {
-            id: BlockId { height, hash: end.block },
-            parts,
-            transactions: end.transactions,
-            size: end.size,
-            served_by: Some(id),
-            is_streamed: false,
-        });
-    }
-
     /// A peer does not have these blocks.
-    pub(super) fn missing(&mut self, id: PeerId, blocks: &[BlockHash]) {
+    pub(super) fn missing(&mut self, now: Instant, id: PeerId, blocks: &[BlockHash]) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         for hash in blocks {
-            if peer.in_flight.remove(hash) {
-                self.window.give_back(*hash, id);
-                if let Some(height) = self.window.missing(*hash) {
-                    peer.reach = Some((*peer.serves().end()).min(height.saturating_sub(1)));
-                }
+            let Some(flight) = peer.land(now, *hash) else { continue };
+            if !flight.is_lapsed {
+                self.window.give_back(flight.height, flight.hash);
+            }
+            if !self.window.is_missing(flight.height, *hash) {
+                continue;
+            }
+            let below = flight.height.saturating_sub(1);
+            match &mut peer.has {
+                Has::Shown { reach, .. } => *reach = (*reach).min(below),
+                Has::Claims => peer.claimed = peer.claimed.min(below),
+                Has::Unknown => {}
             }
         }
+        self.note_hunger(id);
+    }
+
+    /// A peer can't take these requests now.
+    pub(super) fn refused(&mut self, now: Instant, id: PeerId, blocks: &[BlockHash]) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        for hash in blocks {
+            if let Some(flight) = peer.land(now, *hash).filter(|flight| !flight.is_lapsed) {
+                self.window.give_back(flight.height, flight.hash);
+            }
+        }
+        peer.stall.rests_until = now + peer.stall.patience;
+        self.note_hunger(id);
     }
 }

@@ -5,17 +5,75 @@
 //! blocks, asks the chain to accept them, and says which peer has what. Blocks whose place in the chain is known are
 //! fetched, if a flow has not brought them already, and delivered by the scheduler.
 
-#![allow(dead_code, reason = "flows are being added")]
-
-use std::{error::Error, sync::Arc};
+use std::{error::Error, sync::Arc, time::Instant};
 
 use tipward_peer::{
     PeerId, PeerInfo, Want,
     wire::{BlockHash, BlockPart, Header},
 };
 
-use super::Fault;
-use crate::{Accepted, Block, BlockId, Chain};
+use super::{Fault, flows::HeadersFlow};
+use crate::{Accepted, Block, BlockId, Chain, Strategy, SyncOptions};
+
+/// The flow that a strategy names.
+#[derive(Debug)]
+pub(crate) enum Flow {
+    Headers(HeadersFlow),
+}
+
+impl Flow {
+    pub(crate) fn new(options: &SyncOptions, seed: u64) -> Self {
+        match options.strategy {
+            _ => Self::Headers(HeadersFlow::new(options, seed)),
+        }
+    }
+
+    pub(crate) fn handle(&mut self, now: Instant, input: FlowInput, context: &mut FlowContext<'_>) {
+        match self {
+            Self::Headers(flow) => flow.handle(now, input, context),
+        }
+    }
+
+    pub(crate) fn poll(&mut self) -> Option<FlowOutput> {
+        match self {
+            Self::Headers(flow) => flow.poll(),
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Headers(flow) => flow.deadline(),
+        }
+    }
+
+    /// Whether known blocks may be fetched yet.
+    pub(crate) fn may_fetch(&self) -> bool {
+        match self {
+            Self::Headers(flow) => flow.may_fetch(),
+        }
+    }
+
+    /// Whether everything that the connected peers have is known.
+    pub(crate) fn is_caught_up(&self) -> bool {
+        match self {
+            Self::Headers(flow) => flow.is_caught_up(),
+        }
+    }
+
+    /// Bytes of blocks that the flow keeps.
+    pub(crate) fn buffered_bytes(&self) -> u64 {
+        match self {
+            Self::Headers(_) => 0,
+        }
+    }
+
+    /// Whether the flow finds blocks by getting them.
+    pub(crate) fn takes_blocks(&self) -> bool {
+        match self {
+            Self::Headers(_) => false,
+        }
+    }
+}
 
 /// What a flow is told.
 #[derive(Debug)]
@@ -32,7 +90,9 @@ pub(crate) enum FlowInput {
     Height(PeerId, u64),
     /// A whole block came that the flow asked for, or of which the scheduler knows nothing.
     Block(Arrived),
-    /// A peer does not have these blocks, which the flow asked for.
+    /// The scheduler has found the place of a block that the flow asked for, and gets it to the sink: the request is done.
+    Known(BlockHash),
+    /// A peer does not have these blocks, which the flow asked for, or can't bring them now.
     Missing(PeerId, Vec<BlockHash>),
     /// A peer has answered the oldest open question for a range.
     RangeEnd(PeerId),
@@ -40,6 +100,10 @@ pub(crate) enum FlowInput {
     Unsupported(PeerId, Want),
     /// Bytes of a block came from this peer: it is busy sending.
     Progress(PeerId),
+    /// Nothing is read from this peer until it is let go: what it does not say meanwhile is not its fault.
+    Held(PeerId),
+    /// The peer is let go.
+    Released(PeerId),
     /// Nothing but the time has changed, or the room. Time-outs are acted on here only: everything that came before was told.
     Tick,
 }

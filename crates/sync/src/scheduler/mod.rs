@@ -1,157 +1,46 @@
-//! Headers first, then blocks from all peers at once: a machine without I/O.
+//! What to ask of whom and when, and in which order to deliver it: a machine without I/O.
 //!
-//! Headers come from one peer until it has no more, then every peer is asked what it has on top. Blocks are asked of all
-//! peers that have them, in a window ahead of what the sink has applied, and delivered in chain order. A peer that brings
-//! nothing for a while loses its requests to others; the block that everything waits for is asked of a second peer before
-//! that. A peer that lies is dropped.
+//! A flow finds blocks ([`Strategy`]). Those whose place in the chain is known are asked of all peers that have them, in a
+//! window ahead of what the sink has applied, and delivered in chain order. A peer is asked for as much as its speed and
+//! latency tell. One that brings nothing for a while loses its requests to others; the block that everything waits for is
+//! asked of a second peer before that. Everything kept fits one byte budget. A peer that lies is dropped.
+//!
+//! [`Strategy`]: crate::Strategy
 
+mod arrivals;
 mod blocks;
+mod fault;
+mod figures;
 pub(crate) mod flow;
-mod headers;
+mod flows;
+mod io;
+mod order;
+mod pace;
 mod peers;
+mod room;
 mod window;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
-    error::Error,
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Instant,
 };
 
-use tipward_peer::{
-    DisconnectReason, PeerId, PeerInfo, Penalty, Reply, Want,
-    wire::{BlockHash, BlockPart},
-};
+use tipward_peer::{PeerId, Reply, Want, wire::BlockHash};
 
-use crate::{Block, BlockId, Chain, Event, SyncOptions};
-pub(crate) use blocks::MAX_UNAPPLIED;
-use peers::PeerState;
-use window::{Frontier, Window};
+use crate::{BlockId, Chain, Event, PeerShare, SyncOptions};
+use blocks::Frontier;
+pub use fault::Fault;
+pub(crate) use figures::Figures;
+use flow::{Flow, FlowContext, FlowInput, FlowOutput};
+pub use io::{Input, Output};
+use order::Unapplied;
+use peers::{Has, PeerState};
+use room::Room;
+use window::Window;
 
 /// After so many inputs without a tick time-outs are checked all the same; more than can be waiting to be read.
 const MAX_UNCHECKED: u32 = 1024;
-
-/// What the scheduler is told.
-#[derive(Debug)]
-pub enum Input {
-    /// A peer can be asked.
-    Connected(PeerId, PeerInfo),
-    /// A peer is gone.
-    Disconnected(PeerId),
-    /// A peer said something.
-    Reply(PeerId, Reply),
-    /// No more peers are to be expected at once.
-    Settled,
-    /// The sink has done so many more of the outputs that are for it, in their order: [`Output::Apply`],
-    /// [`Output::ApplyPart`], [`Output::Abort`] and [`Output::Rollback`].
-    Delivered(usize),
-    /// Ask for no more blocks until [`Input::Resume`]. What is under way still comes and is delivered.
-    Pause,
-    /// Go on after [`Input::Pause`].
-    Resume,
-    /// Nothing but the time has changed: everything that has come before `now` was told. Time-outs are acted on here, so that
-    /// nobody is blamed for what was merely not read yet.
-    Tick,
-}
-
-/// What the scheduler wants done, in this order.
-#[derive(Debug)]
-pub enum Output {
-    /// Ask a peer.
-    Ask(PeerId, Want),
-    /// Disconnect a peer. [`Input::Disconnected`] need not follow.
-    Drop(PeerId, Fault),
-    /// Count something against a peer that stays.
-    Penalise(PeerId, Fault),
-    /// Read nothing from a peer until [`Output::Resume`]: what it sends has no room now. A little more may come.
-    Hold(PeerId),
-    /// Read from a peer again.
-    Resume(PeerId),
-    /// Undo every block above this one. For the sink, like the next three.
-    Rollback(BlockId),
-    /// Give the sink its next block; if [`Block::is_streamed`], its parts went before.
-    Apply(Block),
-    /// Give the sink a part of its next block, which is too large to be held.
-    ApplyPart(BlockId, BlockPart),
-    /// The parts of this block that the sink was given are void.
-    Abort(BlockId),
-    /// Tell the user.
-    Event(Event),
-    /// So many headers were new.
-    Headers(usize),
-    /// What [`SyncOptions::stop_at`] or [`SyncOptions::stop_when_synced`] waits for has come about.
-    Stopped,
-    /// Headers could not be stored, or the sink is on a block that no peer knows: the sync can't go on.
-    Failed(Arc<dyn Error + Send + Sync>),
-}
-
-/// Why the scheduler drops a peer.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum Fault {
-    /// A header breaks the chain's rules.
-    #[error("invalid headers: {0}")]
-    InvalidHeaders(Arc<dyn Error + Send + Sync>),
-    /// Headers link to nothing known, again and again.
-    #[error("headers that do not link to the chain")]
-    UnlinkedHeaders,
-    /// The peer sends the same headers again and claims to have more.
-    #[error("the same headers over and over")]
-    RepeatedHeaders,
-    /// Requests for headers are not answered.
-    #[error("did not answer requests for headers")]
-    NoHeaders,
-    /// Requests for blocks are not answered.
-    #[error("stalled: did not bring the blocks asked for")]
-    Stalled,
-    /// A block breaks the chain's rules.
-    #[error("invalid block {block}: {reason}")]
-    InvalidBlock {
-        /// The block.
-        block: BlockHash,
-        /// The rule.
-        reason: Arc<dyn Error + Send + Sync>,
-    },
-    /// The peer claims a height that it can't show.
-    #[error("claims height {claimed} and has shown {shown}")]
-    HeightNotShown {
-        /// What it claims.
-        claimed: u64,
-        /// The height of what it has shown.
-        shown: u64,
-    },
-    /// Requests for lists of blocks are not answered.
-    #[error("did not answer requests for lists of blocks")]
-    NoInventory,
-    /// A list of blocks that can't be one.
-    #[error("a list of blocks that can't be: {0}")]
-    BadInventory(&'static str),
-    /// Requests for ranges of blocks are not answered, or not with what was asked for.
-    #[error("did not bring the range of blocks asked for")]
-    BadRange,
-    /// The parts of a block do not follow each other.
-    #[error("parts of a block out of order")]
-    BrokenParts,
-}
-
-impl From<Fault> for DisconnectReason {
-    fn from(fault: Fault) -> Self {
-        let penalty = match fault {
-            Fault::NoHeaders
-            | Fault::Stalled
-            | Fault::HeightNotShown { .. }
-            | Fault::NoInventory
-            | Fault::BadRange => Penalty::BackOff,
-            Fault::InvalidHeaders(_)
-            | Fault::UnlinkedHeaders
-            | Fault::RepeatedHeaders
-            | Fault::InvalidBlock { .. }
-            | Fault::BadInventory(_)
-            | Fault::BrokenParts => Penalty::Ban,
-        };
-        Self::Refused { penalty, source: Arc::new(fault) }
-    }
-}
 
 /// The sink's cursor is a block that no peer's chain has.
 #[derive(Debug, thiserror::Error)]
@@ -163,26 +52,42 @@ pub(crate) struct UnknownCursor(BlockId);
 #[derive(Debug)]
 pub struct Scheduler {
     options: SyncOptions,
+    flow: Flow,
     peers: BTreeMap<PeerId, PeerState>,
-    phase: Phase,
+    /// Peers that can take more requests.
+    hungry: BTreeSet<PeerId>,
+    /// The sum of the peers' rates, in bytes a second.
+    total_rate: f64,
     settled: bool,
-    /// The tip of the best header chain when it changed last.
+    is_paused: bool,
+    /// The tip of the best chain when it changed last.
     header_tip: Option<BlockId>,
-    /// The last block given to the sink.
+    /// The last block given to the sink, in the order of the chain.
     sent: Option<BlockId>,
-    /// Where the sink must go back to before it gets the next block.
+    /// Where the sink must go back to before it gets a block above.
     rollback: Option<BlockId>,
     window: Window,
     frontier: Option<Frontier>,
-    /// Blocks given to the sink and not acknowledged: their sizes.
-    unapplied: VecDeque<(BlockId, u64)>,
-    unapplied_bytes: u64,
+    /// Blocks that are known to be too large to be kept, by height.
+    large: BTreeMap<u64, BlockHash>,
+    /// Heights of blocks that are there and may go to the sink before their turn.
+    ready: BTreeSet<u64>,
+    /// Who passes the next block to the sink in parts.
+    stream: Option<PeerId>,
+    room: Room,
+    unapplied: Unapplied,
     /// The running average of block sizes, in bytes.
     average_size: u64,
     /// Where the search for the next peer to ask begins, so that work spreads.
     turn: u64,
     synced_at: Option<BlockId>,
+    /// Requests were taken back that may still be answered.
+    has_lapsed: bool,
+    /// What the flow has to be told of, when its turn comes.
+    untold: VecDeque<FlowInput>,
     is_over: bool,
+    /// How often a peer brought nothing for too long.
+    stalls: u64,
     /// Inputs since the last look for what is late.
     unchecked: u32,
     /// When it was last looked for what is late.
@@ -190,35 +95,36 @@ pub struct Scheduler {
     outputs: VecDeque<Output>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// Headers come from this peer until it has no more.
-    Headers(Option<PeerId>),
-    /// Everyone is asked what it has.
-    Blocks,
-}
-
 impl Scheduler {
-    /// A scheduler for a sink at `cursor`.
+    /// A scheduler for a sink at `cursor`. Its choices among equal peers follow from the seed.
     #[must_use]
-    pub fn new(options: SyncOptions, cursor: Option<BlockId>) -> Self {
+    pub fn new(options: SyncOptions, cursor: Option<BlockId>, seed: u64) -> Self {
         Self {
+            flow: Flow::new(&options, seed),
             options,
             peers: BTreeMap::new(),
-            phase: Phase::Headers(None),
+            hungry: BTreeSet::new(),
+            total_rate: 0.0,
             settled: false,
+            is_paused: false,
             header_tip: None,
             sent: cursor,
             rollback: None,
             window: Window::default(),
             frontier: None,
-            unapplied: VecDeque::new(),
-            unapplied_bytes: 0,
+            large: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            stream: None,
+            room: Room::default(),
+            unapplied: Unapplied::default(),
             // A guess until blocks have come; a full block of BTC.
             average_size: 1 << 20,
             turn: 0,
             synced_at: None,
+            has_lapsed: false,
+            untold: VecDeque::new(),
             is_over: false,
+            stalls: 0,
             unchecked: 0,
             checked: None,
             outputs: VecDeque::new(),
@@ -234,36 +140,45 @@ impl Scheduler {
         self.header_tip.get_or_insert_with(|| chain.tip());
         match input {
             Input::Connected(peer, info) => {
-                self.peers.insert(peer, PeerState::new(&info, self.options.stall_timeout, now));
+                let state = PeerState::new(&info, self.options.stall_timeout, now);
+                self.peers.insert(peer, state);
+                self.note_hunger(peer);
+                self.tell_flow(now, FlowInput::Connected(peer, info), chain);
             }
-            Input::Disconnected(peer) => self.forget(peer),
+            Input::Disconnected(peer) => {
+                if self.forget(peer) {
+                    self.tell_flow(now, FlowInput::Disconnected(peer), chain);
+                }
+            }
             Input::Settled => self.settled = true,
             Input::Reply(peer, reply) => self.reply(now, peer, reply, chain),
             Input::Delivered(count) => {
-                for _ in 0..count {
-                    if let Some((_, size)) = self.unapplied.pop_front() {
-                        self.unapplied_bytes -= size;
-                    }
-                }
+                self.unapplied.pop(count);
+                self.stream_on(now);
             }
-            Input::Tick | Input::Pause | Input::Resume => {}
+            Input::Pause => self.is_paused = true,
+            Input::Resume => self.is_paused = false,
+            Input::Tick => {}
         }
+        self.tell_the_untold(now, chain);
         // After a tick everything that has come is known. Before, what seems to be late may only be waiting to be read.
         self.unchecked += 1;
         let is_late_known = is_tick || self.unchecked > MAX_UNCHECKED;
         if is_late_known {
             self.unchecked = 0;
             self.checked = Some(now);
-            self.check_headers(now);
+            self.has_lapsed = self.peers.values().any(PeerState::has_lapsed);
             self.check_stalls(now);
+            self.tell_the_untold(now, chain);
+            self.tell_flow(now, FlowInput::Tick, chain);
         }
-        self.ask_headers(now, chain);
-        if !self.options.headers_only && self.phase == Phase::Blocks {
-            self.fill(chain);
+        if !self.options.headers_only && self.flow.may_fetch() && !self.is_over {
+            self.fill(now, chain);
             self.deliver(now);
+            self.admit_waiting(now);
             self.assign(now);
             if is_late_known {
-                self.ask_a_second(now);
+                self.look_after_front(now);
             }
         }
         self.conclude(chain);
@@ -277,62 +192,152 @@ impl Scheduler {
     /// When the time alone will have an effect.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        let peers = self.peers.values().filter_map(PeerState::deadline);
-        let rests = self.peers.values().map(|peer| peer.rests_until).filter(|_| self.window.has_wanted());
-        // What was due at the last look was acted on, or has to wait for something else.
-        peers.chain(rests).chain(self.second_ask_at()).filter(|&at| Some(at) > self.checked).min()
+        let stalls = self.peers.values().filter_map(PeerState::stalls_at);
+        let rests =
+            self.peers.values().map(|peer| peer.stall.rests_until).filter(|_| self.window.has_wanted());
+        // What was due at the last look was acted on, or has to wait for something else. A flow sees to that by itself.
+        let own = stalls.chain(rests).chain(self.frontier_due()).filter(|&at| Some(at) > self.checked);
+        own.chain(self.flow.deadline()).min()
     }
 
-    /// Blocks in memory or on their way to it, in bytes, as far as known.
+    /// Bytes of blocks that are kept: those that wait for their turn or for the sink, and those that arrive.
     #[must_use]
     pub fn buffered_bytes(&self) -> u64 {
-        let partial: u64 = self.peers.values().map(PeerState::partial).sum();
-        self.window.buffered() + self.unapplied_bytes + partial
+        self.window.buffered() + self.unapplied.bytes + self.room.partial + self.flow.buffered_bytes()
+    }
+
+    /// What each peer does.
+    #[must_use]
+    pub fn shares(&self) -> Vec<PeerShare> {
+        let share = |(&id, peer): (&PeerId, &PeerState)| PeerShare {
+            peer: id,
+            blocks: peer.blocks,
+            bytes: peer.bytes,
+            // Saturates on purpose.
+            rate: peer.pace.rate() as u64,
+            in_flight: peer.open(),
+        };
+        self.peers.iter().map(share).collect()
     }
 
     fn reply(&mut self, now: Instant, peer: PeerId, reply: Reply, chain: &mut dyn Chain) {
         if !self.peers.contains_key(&peer) {
             return; // Dropped by us; what was still under way is void.
         }
-        match reply {
-            Reply::Headers { headers, more } => self.headers(now, peer, &headers, more, chain),
-            Reply::Announced(blocks) => self.announced(now, peer, &blocks, chain),
-            Reply::Part(part) => self.part(now, peer, part),
-            Reply::BlockEnd(end) => self.block_end(now, peer, &end),
-            Reply::Progress { .. } => {
-                if let Some(peer) = self.peers.get_mut(&peer) {
-                    peer.progress = now;
+        let input = match reply {
+            Reply::Part(part) => return self.part(now, peer, part, chain),
+            Reply::BlockEnd(end) => return self.block_end(now, peer, &end, chain),
+            Reply::Progress { received } => return self.seen(now, peer, received, chain),
+            Reply::BlockAborted { block, .. } => return self.aborted(now, peer, block),
+            Reply::Missing(blocks) => {
+                self.missing(now, peer, &blocks);
+                FlowInput::Missing(peer, blocks)
+            }
+            Reply::Unsupported(Want::Blocks(blocks)) => {
+                self.refused(now, peer, &blocks);
+                FlowInput::Unsupported(peer, Want::Blocks(blocks))
+            }
+            Reply::Unsupported(want) => FlowInput::Unsupported(peer, want),
+            Reply::Headers { headers, more } => FlowInput::Headers { peer, headers, more },
+            Reply::Announced(blocks) => FlowInput::Announced(peer, blocks),
+            Reply::RangeEnd => FlowInput::RangeEnd(peer),
+            Reply::Height(height) => FlowInput::Height(peer, height),
+            // Of interest to others.
+            _ => return,
+        };
+        self.tell_flow(now, input, chain);
+    }
+
+    /// Lets the flow work, and does what it wants done.
+    fn tell_flow(&mut self, now: Instant, input: FlowInput, chain: &mut dyn Chain) {
+        let under_way = self.window.asked().saturating_sub(self.room.collecting) as u64;
+        let taken = self.committed().saturating_add(under_way.saturating_mul(self.average_size));
+        let mut context = FlowContext {
+            chain,
+            room: self.options.window.saturating_sub(self.window.len() + self.unapplied.len()),
+            byte_room: self.ahead_budget().saturating_sub(taken),
+            may_ask: !self.is_paused,
+        };
+        self.flow.handle(now, input, &mut context);
+        while let Some(output) = self.flow.poll() {
+            self.obey_flow(now, output, chain);
+        }
+    }
+
+    fn tell_the_untold(&mut self, now: Instant, chain: &mut dyn Chain) {
+        while let Some(input) = self.untold.pop_front() {
+            self.tell_flow(now, input, chain);
+        }
+    }
+
+    fn obey_flow(&mut self, now: Instant, output: FlowOutput, chain: &mut dyn Chain) {
+        match output {
+            FlowOutput::Ask(peer, want) => self.outputs.push_back(Output::Ask(peer, want)),
+            FlowOutput::Drop(peer, fault) => {
+                self.forget(peer);
+                self.outputs.push_back(Output::Drop(peer, fault));
+            }
+            FlowOutput::Penalise(peer, fault) => self.outputs.push_back(Output::Penalise(peer, fault)),
+            FlowOutput::Accepted(accepted) => {
+                self.best_chain_changed(now, &accepted, chain);
+                self.fill(now, chain);
+            }
+            FlowOutput::Body(block) => self.complete(now, block),
+            FlowOutput::Shows(peer, tip) => {
+                if let (Some(point), Some(peer)) = (chain.fork_point(tip), self.peers.get_mut(&peer)) {
+                    peer.has = Has::Shown { tip, reach: point.height };
+                    peer.claimed = peer.claimed.max(point.height);
                 }
             }
-            Reply::Missing(blocks) | Reply::Unsupported(Want::Blocks(blocks)) => self.missing(peer, &blocks),
-            Reply::Unsupported(Want::HeadersAfter(_)) => self.drop_peer(peer, Fault::NoHeaders),
-            // Added to the waist for strategies that this one does not use.
-            _ => {}
+            FlowOutput::ShowsNothing(peer) => {
+                if let Some(peer) = self.peers.get_mut(&peer).filter(|peer| peer.has == Has::Unknown) {
+                    peer.has = Has::Claims;
+                }
+            }
+            FlowOutput::Disbelieve(peer) => {
+                if let Some(peer) = self.peers.get_mut(&peer) {
+                    peer.claimed = match peer.has {
+                        Has::Shown { reach, .. } => reach,
+                        Has::Claims | Has::Unknown => 0,
+                    };
+                }
+            }
+            FlowOutput::Failed(reason) => {
+                self.is_over = true;
+                self.outputs.push_back(Output::Failed(reason));
+            }
         }
     }
 
     fn drop_peer(&mut self, peer: PeerId, fault: Fault) {
-        self.forget(peer);
-        self.outputs.push_back(Output::Drop(peer, fault));
-    }
-
-    fn forget(&mut self, peer: PeerId) {
-        let Some(state) = self.peers.remove(&peer) else { return };
-        for hash in state.in_flight {
-            self.window.give_back(hash, peer);
-        }
-        if self.phase == Phase::Headers(Some(peer)) {
-            self.phase = Phase::Headers(None);
+        if self.forget(peer) {
+            self.outputs.push_back(Output::Drop(peer, fault));
+            self.untold.push_back(FlowInput::Disconnected(peer));
         }
     }
 
-    /// Tells when the tip is reached, or the place to stop.
+    /// False if there is no such peer.
+    fn forget(&mut self, id: PeerId) -> bool {
+        self.hungry.remove(&id);
+        let Some(mut peer) = self.peers.remove(&id) else { return false };
+        if let Some(arriving) = &peer.arriving {
+            self.give_up(arriving);
+        }
+        self.room.held.remove(&id);
+        for flight in peer.lapse(|_| true) {
+            self.window.give_back(flight.height, flight.hash);
+        }
+        self.total_rate = self.peers.values().map(|peer| peer.pace.rate()).sum();
+        true
+    }
+
+    /// Tells when the target is reached, or the place to stop.
     fn conclude(&mut self, chain: &dyn Chain) {
         let tip = chain.tip();
         let applied = if self.options.headers_only {
             Some(tip)
         } else {
-            self.sent.filter(|_| self.unapplied.is_empty() && self.rollback.is_none())
+            self.sent.filter(|_| self.unapplied.len() == 0 && self.rollback.is_none())
         };
         if let (Some(stop), Some(applied)) = (self.options.stop_at, applied)
             && applied.height >= stop
@@ -341,18 +346,18 @@ impl Scheduler {
             self.outputs.push_back(Output::Stopped);
             return;
         }
-        let everyone_answered = self.phase == Phase::Blocks
-            && self.settled
-            && !self.peers.is_empty()
-            && self.peers.values().all(|peer| !peer.awaits_headers());
-        if !everyone_answered {
+        let target = if self.options.headers_only { tip.height } else { self.target(chain) };
+        let is_there = applied.is_some_and(|applied| applied.height >= target);
+        let is_lost = self.window.len() == 0 && !self.options.headers_only;
+        if !(is_there || is_lost) || !self.settled || !self.flow.is_caught_up() {
             return;
         }
         if let Some(sent) = self.sent.filter(|sent| chain.fork_point(sent.hash).is_none()) {
             self.is_over = true;
             self.outputs.push_back(Output::Failed(Arc::new(UnknownCursor(sent))));
-        } else if applied == Some(tip) && self.synced_at != Some(tip) {
+        } else if let Some(applied) = applied.filter(|_| is_there && self.synced_at != Some(tip)) {
             self.synced_at = Some(tip);
+            let tip = if self.options.stay_behind == 0 { tip } else { applied };
             self.outputs.push_back(Output::Event(Event::Synced { tip }));
             if self.options.stop_when_synced {
                 self.is_over = true;

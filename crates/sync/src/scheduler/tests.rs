@@ -7,12 +7,15 @@ use std::{
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use tipward_peer::wire::{BlockEnd, BlockHash, BlockPart, DownloadId, Header, Verdict};
+use tipward_peer::{
+    PeerInfo,
+    wire::{BlockEnd, BlockHash, BlockPart, DownloadId, Header, Verdict},
+};
 
 use std::time::Duration;
 
 use super::*;
-use crate::{Accepted, RefusedHeaders, Update};
+use crate::{Accepted, Block, RefusedHeaders, Update};
 
 /// Block `n` of branch `branch`; branches share block 0.
 fn hash(branch: u8, n: u64) -> BlockHash {
@@ -55,6 +58,10 @@ impl Chain for Tree {
 
     fn best_at(&self, height: u64) -> Option<BlockHash> {
         self.best.get(height as usize).copied()
+    }
+
+    fn find(&self, hash: BlockHash) -> Option<BlockId> {
+        self.parents.get(&hash).map(|&(height, _)| BlockId { height, hash })
     }
 
     fn fork_point(&self, mut hash: BlockHash) -> Option<BlockId> {
@@ -174,6 +181,7 @@ struct Sim {
     applied: Vec<BlockHash>,
     rollbacks: usize,
     dropped: Vec<(PeerId, String)>,
+    penalised: Vec<(PeerId, String)>,
     synced: Option<BlockId>,
     stopped: bool,
     most_buffered: u64,
@@ -186,7 +194,7 @@ impl Sim {
     fn new(options: SyncOptions, models: Vec<Model>) -> Self {
         let now = Instant::now();
         let mut sim = Self {
-            scheduler: Scheduler::new(options, None),
+            scheduler: Scheduler::new(options, None, 0),
             tree: Tree::new(),
             now,
             start: now,
@@ -197,6 +205,7 @@ impl Sim {
             applied: Vec::new(),
             rollbacks: 0,
             dropped: Vec::new(),
+            penalised: Vec::new(),
             synced: None,
             stopped: false,
             most_buffered: 0,
@@ -284,6 +293,7 @@ impl Sim {
                 Output::Event(Event::Synced { tip }) => self.synced = Some(tip),
                 Output::Stopped => self.stopped = true,
                 Output::Failed(reason) => panic!("{reason}"),
+                Output::Penalise(peer, fault) => self.penalised.push((peer, fault.to_string())),
                 Output::Event(_) | Output::Headers(_) => {}
                 other => panic!("{other:?}"),
             }
@@ -537,6 +547,8 @@ fn a_lie_about_the_height_does_not_hold_up_the_rest() {
     let mut sim = Sim::new(SyncOptions::default(), vec![liar, Model::honest(&chain)]);
     sim.run();
     assert_eq!(sim.synced.map(|tip| tip.height), Some(100));
+    let told = "claims height 1000100 and has shown 100".to_owned();
+    assert_eq!(sim.penalised, [(PeerId(0), told)]);
 }
 
 #[test]
@@ -572,7 +584,7 @@ fn stop_at_stops_there() {
 #[test]
 fn a_cursor_that_nobody_knows_ends_the_sync() {
     let mut sim = Sim::new(SyncOptions::default(), vec![]);
-    sim.scheduler = Scheduler::new(SyncOptions::default(), Some(BlockId { height: 7, hash: hash(9, 7) }));
+    sim.scheduler = Scheduler::new(SyncOptions::default(), Some(BlockId { height: 7, hash: hash(9, 7) }), 0);
     sim.connect(PeerId(0), Model::honest(&trunk(100)));
     let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sim.run()));
     let message = *failed.unwrap_err().downcast::<String>().unwrap();

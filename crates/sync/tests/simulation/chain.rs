@@ -238,6 +238,10 @@ impl Chain for Tree {
         Some(self.universe.block(number).hash)
     }
 
+    fn find(&self, hash: BlockHash) -> Option<BlockId> {
+        self.known(&hash).map(|number| self.id(number))
+    }
+
     fn fork_point(&self, hash: BlockHash) -> Option<BlockId> {
         let mut number = self.known(&hash)?;
         while !self.is_best(number) {

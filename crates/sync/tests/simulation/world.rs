@@ -100,7 +100,7 @@ impl World {
             now: start,
             queue: BinaryHeap::new(),
             sequence: 0,
-            scheduler: Scheduler::new(config.options.clone(), None),
+            scheduler: Scheduler::new(config.options.clone(), None, config.seed),
             tree: Tree::new(Arc::clone(&config.universe)),
             hosts: config.hosts.iter().map(host).collect(),
             scene,

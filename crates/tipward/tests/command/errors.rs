@@ -85,6 +85,12 @@ fn wrong_words() {
         ),
         (vec!["sync", "--connect", "[::1"], "--connect: '[::1' is not HOST:PORT: a bracket is not closed"),
         (vec!["sync", "--stop-at", "soon"], "invalid value 'soon' for '--stop-at <HEIGHT>'"),
+        (vec!["sync", "--window", "0"], "invalid value '0' for '--window <N>': 0 is not in 1..=1000000"),
+        (
+            vec!["sync", "--budget", "256MB"],
+            "invalid value '256MB' for '--budget <BYTES>': a number of bytes from 8MiB is needed",
+        ),
+        (vec!["sync", "--stay-behind", "few"], "invalid value 'few' for '--stay-behind <N>'"),
         (vec!["sync", "--frobnicate"], "unexpected argument '--frobnicate' found"),
         (vec!["block", "7"], "which archive? Give --data-dir DIR or --network NAME"),
         (vec!["simnet", "--network", "btc"], "blocks of btc take real work to generate"),

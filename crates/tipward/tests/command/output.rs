@@ -113,6 +113,70 @@ fn json_is_all_there_is_on_stdout() {
     assert!(text.contains("\n301 blocks, "), "{text}");
 }
 
+/// While it runs, a line a second says where it is, how fast it goes, and who brings how much.
+#[test]
+fn progress_tells_of_rates_and_peers() {
+    let slow = || Behaviour::Slow { bytes_per_second: 120_000 };
+    let servers = [7, 7].map(|seed| Server::start(Network::BTC_REGTEST, ChainSpec::new(400, seed), slow()));
+    let (dir, addresses) =
+        (tempfile::tempdir().unwrap(), servers.each_ref().map(|server| server.address().to_string()));
+    let arguments = [
+        "sync",
+        "--network",
+        "btc-regtest",
+        "--connect",
+        &addresses[0],
+        "--connect",
+        &addresses[1],
+        "--data-dir",
+        utf8(dir.path()),
+        "--until-synced",
+        "--window",
+        "64",
+        "--budget",
+        "64MiB",
+    ];
+    let lines = json_lines(&run(&[&arguments[..], &["--json"]].concat()));
+    let progress: Vec<_> = lines.iter().filter(|line| line["event"] == "progress").collect();
+    assert!(progress.len() >= 2, "{lines:?}");
+    let keys: Vec<&String> = progress[0].as_object().unwrap().keys().collect();
+    let expected = [
+        "event",
+        "headers",
+        "target",
+        "applied",
+        "blocks",
+        "bytes",
+        "blocks_per_second",
+        "bytes_per_second",
+        "eta_seconds",
+        "buffered_bytes",
+        "connected",
+        "peers",
+    ];
+    assert_eq!(keys, expected);
+    assert!(progress.iter().any(|line| line["bytes_per_second"].as_u64() > Some(0)), "{progress:?}");
+    assert!(progress.iter().any(|line| line["eta_seconds"].is_u64()), "{progress:?}");
+    let both = progress.iter().find(|line| line["connected"] == 2).unwrap();
+    let mut shown: Vec<&str> =
+        both["peers"].as_array().unwrap().iter().map(|peer| peer["address"].as_str().unwrap()).collect();
+    let mut expected: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    shown.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(shown, expected);
+    assert!(both["peers"][0]["in_flight"].as_u64() > Some(0), "{both}");
+    // The same for people.
+    std::fs::remove_dir_all(dir.path()).unwrap();
+    let text = stdout(&run(&arguments));
+    let is_progress = |line: &&str| line.contains("headers 400/400, blocks ") && line.contains(" MB/s");
+    assert!(text.lines().find(is_progress).is_some_and(|line| line.contains(" left, 2 peers")), "{text}");
+    let row = text
+        .lines()
+        .find(|line| line.trim_start().starts_with(&addresses[0]))
+        .unwrap_or_else(|| panic!("{text}"));
+    assert!(row.contains(" MB/s ") && row.contains(" in flight ") && row.ends_with(" blocks"), "{row}");
+}
+
 #[test]
 fn headers_only_downloads_no_blocks() {
     let server = Server::start(Network::BSV_REGTEST, ChainSpec::new(2500, 1), Behaviour::Honest);

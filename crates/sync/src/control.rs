@@ -1,0 +1,64 @@
+//! What can be changed while a sync runs.
+
+use tipward_peer::{ManagerHandle, PeerAddress};
+use tokio::sync::watch;
+
+use crate::Progress;
+
+/// The sync has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the sync has ended")]
+pub struct SyncEnded;
+
+/// Controls a sync that is running. Clones control the same one; none keeps it alive.
+#[derive(Debug, Clone)]
+pub struct Control {
+    pub(crate) paused: watch::Sender<bool>,
+    pub(crate) manager: ManagerHandle,
+    pub(crate) progress: watch::Receiver<Progress>,
+}
+
+impl Control {
+    /// Asks for no more blocks. What is under way still comes and is delivered; headers are followed, connections kept.
+    pub fn pause(&self) {
+        self.paused.send_replace(true);
+    }
+
+    /// Goes on after [`pause`](Self::pause).
+    pub fn resume(&self) {
+        self.paused.send_replace(false);
+    }
+
+    /// Connects to one more address, as to those that were given at the start.
+    ///
+    /// # Errors
+    /// The sync has ended.
+    pub async fn add_peer(&self, address: PeerAddress) -> Result<(), SyncEnded> {
+        self.manager.add(address).await.map_err(|_| SyncEnded)
+    }
+
+    /// Leaves an address alone for as long as [`PoolOptions::ban`](tipward_peer::PoolOptions::ban) says, and disconnects it.
+    /// What was asked of it is asked of others.
+    ///
+    /// # Errors
+    /// The sync has ended.
+    pub async fn ban_peer(
+        &self,
+        address: PeerAddress,
+        reason: impl Into<String> + Send,
+    ) -> Result<(), SyncEnded> {
+        self.manager.ban(address, reason).await.map_err(|_| SyncEnded)
+    }
+
+    /// Where the sync is, and after its end where it was.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.progress.borrow().clone()
+    }
+
+    /// The progress, for those who wait for changes of it.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Progress> {
+        self.progress.clone()
+    }
+}

@@ -1,0 +1,205 @@
+//! Delivery: the window along the best chain, and what the sink is given, in which order.
+
+use std::{collections::VecDeque, time::Instant};
+
+use tipward_peer::{PeerId, wire::BlockEnd};
+
+use super::{
+    Output, Scheduler,
+    peers::{Has, Place},
+};
+use crate::{Accepted, Block, BlockId, Chain, Event, Order};
+
+/// How many blocks, or parts of one, the sink may have been given and not taken.
+const MAX_UNAPPLIED: usize = 1024;
+/// The window is extended by so many blocks at a time, unless it is empty.
+const FILL: usize = 64;
+
+/// What the sink was given and has not taken: bytes.
+#[derive(Debug, Default)]
+pub(super) struct Unapplied {
+    sizes: VecDeque<u64>,
+    pub(super) bytes: u64,
+}
+
+impl Unapplied {
+    pub(super) fn push(&mut self, bytes: u64) {
+        self.sizes.push_back(bytes);
+        self.bytes += bytes;
+    }
+
+    pub(super) fn pop(&mut self, count: usize) {
+        for _ in 0..count {
+            self.bytes -= self.sizes.pop_front().unwrap_or(0);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.sizes.len()
+    }
+}
+
+impl Scheduler {
+    /// The highest block that the sink is to have, by what is known.
+    pub(super) fn target(&self, chain: &dyn Chain) -> u64 {
+        let top = chain.tip().height.saturating_sub(self.options.stay_behind);
+        top.min(self.options.stop_at.unwrap_or(u64::MAX))
+    }
+
+    /// The best chain is another, or longer: tell, and measure anew what each peer has of it.
+    pub(super) fn best_chain_changed(&mut self, now: Instant, accepted: &Accepted, chain: &dyn Chain) {
+        if accepted.added > 0 {
+            self.outputs.push_back(Output::Headers(accepted.added));
+        }
+        let Some(update) = &accepted.update else { return };
+        let tip = chain.tip();
+        let old = self.header_tip.replace(tip);
+        self.outputs.push_back(Output::Event(Event::Headers { tip }));
+        let Some(old_tip) = old.filter(|old| update.keep <= old.height) else { return };
+        if self.options.headers_only
+            && let Some(common) = chain.fork_point(old_tip.hash)
+        {
+            self.outputs.push_back(Output::Event(Event::Reorg { old_tip, common }));
+        }
+        for peer in self.peers.values_mut() {
+            if let Has::Shown { tip, reach } = &mut peer.has
+                && let Some(point) = chain.fork_point(*tip)
+            {
+                *reach = point.height;
+            }
+        }
+        self.realign(now, chain);
+    }
+
+    /// Makes the window agree with the best chain, and finds out whether the sink has to go back.
+    fn realign(&mut self, now: Instant, chain: &dyn Chain) {
+        let point = match self.sent {
+            None => None,
+            Some(sent) => match chain.fork_point(sent.hash) {
+                Some(point) => Some(point),
+                // Its headers have not come yet.
+                None => return,
+            },
+        };
+        let base = point.map_or(0, |point| point.height + 1);
+        let realigned = self.window.realign(base, |height| chain.best_at(height));
+        let end = self.window.end();
+        match self.options.order {
+            Order::Chain => self.rollback = point.filter(|_| point != self.sent),
+            Order::AsReceived => {
+                // What the sink got before its turn is undone even if it should come back.
+                let kept = if point == self.sent {
+                    end.checked_sub(1).and_then(|at| self.window.id(at)).or(point)
+                } else {
+                    point
+                };
+                let undone = kept.filter(|_| realigned.undoes_sent || point != self.sent);
+                self.rollback = [self.rollback, undone].into_iter().flatten().min_by_key(|id| id.height);
+            }
+        }
+        self.ready.split_off(&end);
+        self.large.split_off(&end);
+        self.call_off_the_lost(now);
+    }
+
+    /// Nobody needs what is not in the window any more.
+    fn call_off_the_lost(&mut self, now: Instant) {
+        let ids: Vec<PeerId> = self.peers.keys().copied().collect();
+        for id in ids {
+            let Some(peer) = self.peers.get_mut(&id) else { continue };
+            let window = &self.window;
+            // Nothing is given back: the slots are gone.
+            self.has_lapsed |=
+                !peer.lapse(|flight| !window.is_missing(flight.height, flight.hash)).is_empty();
+            let is_lost = peer.arriving.as_ref().is_some_and(|arriving| match arriving.place {
+                Place::Height(height) => !window.is_missing(height, arriving.hash),
+                Place::Unknown => false,
+            });
+            if is_lost {
+                self.discard(now, id);
+            }
+        }
+    }
+
+    /// Extends the window along the best chain.
+    pub(super) fn fill(&mut self, now: Instant, chain: &dyn Chain) {
+        let room = self.options.window.saturating_sub(self.window.len() + self.unapplied.len());
+        if room == 0 || room < FILL.min(self.options.window / 4) && self.window.len() > 0 {
+            return;
+        }
+        let top = self.target(chain);
+        if self.window.end() > top && self.window.len() > 0 {
+            return;
+        }
+        let next = self.sent.map_or(0, |sent| sent.height + 1);
+        if self.window.len() == 0 && self.window.base() != next {
+            self.realign(now, chain);
+        }
+        if self.sent.is_some_and(|sent| chain.fork_point(sent.hash).is_none()) {
+            return;
+        }
+        for _ in 0..room {
+            let height = self.window.end();
+            if height > top {
+                return;
+            }
+            let Some(hash) = chain.best_at(height) else { return };
+            let local = chain.local_block(BlockId { height, hash });
+            if local.is_some() && self.options.order == Order::AsReceived {
+                self.ready.insert(height);
+            }
+            self.window.push(hash, local);
+        }
+    }
+
+    /// Hands the sink what is due.
+    pub(super) fn deliver(&mut self, now: Instant) {
+        while self.unapplied.len() < MAX_UNAPPLIED && self.unapplied.bytes <= self.options.byte_budget / 2 {
+            let next = match self.options.order {
+                Order::Chain => self.window.pop(),
+                // Nothing comes between the parts of a block.
+                Order::AsReceived if self.stream.is_some() => None,
+                Order::AsReceived => self.ready.pop_first().and_then(|height| self.window.take(height)),
+            };
+            let Some(block) = next else { break };
+            self.roll_back_for(block.id.height);
+            match self.options.order {
+                Order::Chain => self.sent = Some(block.id),
+                Order::AsReceived => self.sent = self.window.skip_sent().or(self.sent),
+            }
+            self.unapplied.push(block.size);
+            self.outputs.push_back(Output::Apply(block));
+        }
+        self.watch_frontier(now);
+    }
+
+    /// Sends the sink back before it gets a block of another branch. Not before such a block is there: a branch of which nobody
+    /// has blocks must not undo anything.
+    pub(super) fn roll_back_for(&mut self, height: u64) {
+        let Some(common) = self.rollback.take_if(|common| common.height < height) else { return };
+        if let Some(old_tip) = self.sent {
+            self.outputs.push_back(Output::Event(Event::Reorg { old_tip, common }));
+            self.sent = Some(if common.height < old_tip.height { common } else { old_tip });
+        }
+        self.unapplied.push(0);
+        self.outputs.push_back(Output::Rollback(common));
+    }
+
+    /// The next block has gone to the sink in parts, and all is well with it.
+    pub(super) fn finish_stream(&mut self, now: Instant, id: BlockId, end: &BlockEnd, served_by: PeerId) {
+        let askers = self.window.askers(id.height);
+        self.window.pass_front();
+        self.large.remove(&id.height);
+        self.sent = self.window.skip_sent().or(self.sent);
+        self.unapplied.push(0);
+        self.outputs.push_back(Output::Apply(Block {
+            id,
+            parts: Vec::new(),
+            transactions: end.transactions,
+            size: end.size,
+            served_by: Some(served_by),
+            is_streamed: true,
+        }));
+        self.call_off(now, id.hash, askers);
+    }
+}
