@@ -132,11 +132,15 @@ fn limit(
     let last = happenings.iter().map(|(at, _)| *at).max().unwrap_or_default();
     let kills = happenings.iter().filter(|(_, what)| matches!(what, Happening::Kill)).count();
     let starts = (kills + sink.fails_at.len() + 1) as u32;
-    let at_once = options.max_in_flight.min(options.window) as f64;
-    let round_trips = blocks as f64 / at_once * (anchor.latency * 2 + anchor.jitter).as_secs_f64();
-    let alone = bytes as f64 / anchor.bandwidth as f64 + round_trips;
+    let round_trip = |peer: &Nature| (peer.latency * 2 + peer.jitter).as_secs_f64();
+    let blocks = blocks as f64;
+    let by_count = blocks / options.max_in_flight.min(options.window) as f64 * round_trip(anchor);
+    // Where only few blocks fit the budget, each of them may be asked of the most distant peer.
+    let fit = (options.byte_budget as f64 * blocks / bytes as f64 / 2.0).max(1.0);
+    let by_bytes = blocks / fit * hosts.iter().map(round_trip).fold(0.0, f64::max);
+    let alone = bytes as f64 / anchor.bandwidth as f64 + by_count.max(by_bytes);
     let sinking =
-        sink.call.as_secs_f64() * blocks as f64 + sink.speed.map_or(0.0, |speed| bytes as f64 / speed as f64);
+        sink.call.as_secs_f64() * blocks + sink.speed.map_or(0.0, |speed| bytes as f64 / speed as f64);
     let pauses: Duration = sink.pauses.iter().map(|(from, to)| *to - *from).sum();
     // Headers may be asked first of everyone who never answers for them.
     let headers = options.header_timeout * hosts.iter().filter(|host| !host.is_honest()).count() as u32;

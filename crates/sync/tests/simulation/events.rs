@@ -203,7 +203,7 @@ impl World {
     fn restart(&mut self) {
         self.report.restarts += 1;
         let cursor = self.oracle.restart();
-        self.scheduler = Scheduler::new(self.config.options.clone(), cursor, 7);
+        self.scheduler = Scheduler::new(self.config.options.clone(), cursor, self.config.seed);
         self.sink.restart();
         let alive = self.scene.alive.load(atomic::Ordering::Relaxed);
         assert_eq!(alive, 0, "bytes are kept after the end");

@@ -29,6 +29,7 @@ use config::Config;
 use report::Report;
 use world::World;
 
+mod answers;
 mod bars;
 mod chain;
 mod config;

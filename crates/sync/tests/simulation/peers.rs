@@ -141,8 +141,11 @@ impl Host {
         None
     }
 
-    /// The node has another view now.
+    /// The node hears of another view, and takes it if it is higher.
     pub(crate) fn learn(&mut self, view: View, ready_at: Instant, universe: &Universe) {
+        if view.height <= self.view.height {
+            return;
+        }
         let from = universe.fork_height(self.view, view);
         self.had.push(self.view);
         self.view = view;

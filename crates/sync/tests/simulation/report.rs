@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// At most one input in so many may be a tick that wants nothing.
+const IDLE_TICKS: u64 = 20;
+
 /// What came of a run.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Report {
@@ -60,6 +63,7 @@ impl Report {
         ] {
             assert!(count > 0, "no {what} in all runs: {self:?}");
         }
+        assert!(self.idle_ticks * IDLE_TICKS <= self.inputs, "too many ticks want nothing: {self:?}");
     }
 
     fn counts(&mut self) -> [&mut u64; 17] {

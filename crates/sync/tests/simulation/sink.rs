@@ -10,7 +10,7 @@ use tipward_sync::{Block, BlockId, peer::wire::BlockPart};
 /// What a sink is like.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SinkNature {
-    /// What every call takes, at least.
+    /// What every block takes, at least.
     pub(crate) call: Duration,
     /// Bytes a second.
     pub(crate) speed: Option<u64>,
@@ -102,7 +102,9 @@ impl Sink {
             }
         }
         let bytes = self.nature.speed.map_or(0.0, |speed| call.bytes() as f64 / speed as f64);
-        Some(at + self.nature.call + Duration::from_secs_f64(bytes))
+        // What is stored with every block is not stored with every part.
+        let call = if matches!(call, Call::Part(_)) { Duration::ZERO } else { self.nature.call };
+        Some(at + call + Duration::from_secs_f64(bytes))
     }
 
     /// The call that was begun is done.

@@ -100,7 +100,7 @@ impl World {
             now: start,
             queue: BinaryHeap::new(),
             sequence: 0,
-            scheduler: Scheduler::new(config.options.clone(), None, 7),
+            scheduler: Scheduler::new(config.options.clone(), None, config.seed),
             tree: Tree::new(Arc::clone(&config.universe)),
             hosts: config.hosts.iter().map(host).collect(),
             scene,
@@ -117,6 +117,10 @@ impl World {
             is_told: std::env::var_os("TIPWARD_LOG").is_some(),
             config,
         };
+        if world.is_told {
+            let Config { options, sink, happenings, limit, .. } = &world.config;
+            eprintln!("{options:?}\n{sink:?}\n{happenings:?}\nto be done in {limit:?}");
+        }
         for (at, happening) in world.config.happenings.clone() {
             world.later(start + at, Event::Do(happening));
         }
