@@ -58,7 +58,7 @@ impl Scheduler {
         let mut asks: BTreeMap<PeerId, Vec<BlockHash>> = BTreeMap::new();
         while self.window.has_wanted() && !able.is_empty() {
             able.retain(|&id| {
-                let Some((height, hash)) = self.next_for(now, id, expected) else { return false };
+                let Some((height, hash)) = self.next_for(id, expected) else { return false };
                 self.ask_of(now, id, height, hash);
                 asks.entry(id).or_default().push(hash);
                 expected += self.average_size;
@@ -91,11 +91,11 @@ impl Scheduler {
 
     /// The block that this peer is to be asked for next, when so many bytes are under way: the lowest that nobody would have
     /// to wait for.
-    fn next_for(&self, now: Instant, id: PeerId, expected: u64) -> Option<(u64, BlockHash)> {
+    fn next_for(&self, id: PeerId, expected: u64) -> Option<(u64, BlockHash)> {
         let peer = self.peers.get(&id)?;
         let base = self.window.base();
         let serves = peer.serves();
-        let mut heights = *serves.start().max(&self.in_time(now, peer))..=*serves.end();
+        let mut heights = *serves.start().max(&self.in_time(peer))..=*serves.end();
         loop {
             let (height, hash) = self.window.first_wanted(&heights)?;
             if height != base && expected >= self.ahead_budget() {
@@ -111,14 +111,14 @@ impl Scheduler {
     }
 
     /// The lowest height that this peer would bring before the sink gets there. Others who are faster see to those below.
-    fn in_time(&self, now: Instant, peer: &PeerState) -> u64 {
+    fn in_time(&self, peer: &PeerState) -> u64 {
         let base = self.window.base();
         if peer.stall.strikes > 0 {
             // Who has stalled shows with one block that it is back.
             return if peer.load() == 0 { self.window.end().saturating_sub(1) } else { u64::MAX };
         }
         let bytes = peer.bytes_before(peer.load(), self.average_size);
-        let Some(takes) = peer.pace.expected(now, bytes) else { return base };
+        let Some(takes) = peer.pace.usual(bytes) else { return base };
         let late = takes.saturating_sub(self.options.stall_timeout).as_secs_f64();
         // Saturates on purpose.
         base.saturating_add((late * self.total_rate / self.average_size.max(1) as f64) as u64)

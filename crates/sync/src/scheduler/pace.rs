@@ -9,7 +9,7 @@ const WEIGHT: f64 = 0.4;
 /// For how long a peer is kept busy ahead, beside its latency: what it takes to notice that it has become slow.
 const HORIZON: Duration = Duration::from_secs(2);
 /// How many blocks a peer that is not known yet is asked for.
-const START: usize = 16;
+const START: usize = 12;
 /// The least that a peer is asked for, so that it does not wait for us between two blocks.
 const LEAST: usize = 1;
 
@@ -95,8 +95,8 @@ impl Pace {
             }
         };
         let target = target.clamp(LEAST.min(most), most);
-        // Up by one for each block is twice as many in a round trip.
-        self.limit = if self.limit < target { self.limit + 1 } else { target };
+        // Up by three for each block is four times as many in a round trip.
+        self.limit = if self.limit < target { (self.limit + 3).min(target) } else { target };
     }
 
     /// The peer has stalled: it has to show anew what it is worth.
@@ -115,10 +115,12 @@ impl Pace {
                 rate = Some(rate.map_or(current, |rate| rate.min(current)));
             }
         }
-        let rate = rate?;
-        // Slower than a byte a minute is as good as never.
-        let seconds = bytes as f64 / rate.max(1.0 / 60.0);
-        Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX).min(NEVER))
+        Some(duration(bytes, rate?))
+    }
+
+    /// How long so many bytes usually take; `None` if that is not known.
+    pub(super) fn usual(&self, bytes: u64) -> Option<Duration> {
+        Some(duration(bytes, self.rate?))
     }
 
     fn measure(&mut self) {
@@ -128,5 +130,11 @@ impl Pace {
     }
 }
 
+fn duration(bytes: u64, rate: f64) -> Duration {
+    // Slower than a byte a minute is as good as never.
+    let seconds = bytes as f64 / rate.max(1.0 / 60.0);
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX).min(NEVER)
+}
+
 /// Longer than any sync, and short enough to be added up.
-pub(super) const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
