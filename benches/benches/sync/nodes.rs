@@ -134,9 +134,16 @@ fn body() -> (Bytes, [u8; 32]) {
     let (mut transactions, mut merkle, mut count) = (BytesMut::new(), MerkleBuilder::new(), 0_u32);
     while transactions.len() < LARGE_BLOCK - 1000 {
         let mut one = BytesMut::new();
-        transaction(&vec![107; random.usize(1..=3)], &vec![25; random.usize(1..=6)], &mut one);
-        // In what it spends, so that no two are the same.
-        one[5..9].copy_from_slice(&count.to_le_bytes());
+        if count == 0 {
+            // A coinbase spends nothing.
+            transaction(&[50], &[25], &mut one);
+            one[5..37].fill(0);
+            one[37..41].fill(0xff);
+        } else {
+            transaction(&vec![107; random.usize(1..=3)], &vec![25; random.usize(1..=6)], &mut one);
+            // No two spend the same.
+            one[5..9].copy_from_slice(&count.to_le_bytes());
+        }
         merkle.push(Txid::from_bytes(sha256d(&one)));
         transactions.put_slice(&one);
         count += 1;
