@@ -14,6 +14,8 @@ use super::{
 };
 use crate::{Block, BlockId, Chain, Order};
 
+/// Of how many blocks an average size is made.
+const AVERAGED: u64 = 32;
 /// How often a flow is told that a peer is sending.
 const TELL_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -140,7 +142,7 @@ impl Scheduler {
         peer.stall.landed(now, self.options.stall_timeout);
         peer.pace.completed(self.average_size, self.options.max_in_flight, share);
         let flight = peer.land(now, end.block);
-        self.average_size = (self.average_size * 7 + end.size) / 8;
+        self.count_size(end.size);
         let arriving_mode = arriving.mode;
         let is_whole = arriving.next == end.parts;
         self.settle_room(&arriving);
@@ -177,6 +179,12 @@ impl Scheduler {
             self.release(id, now);
         }
         self.note_hunger(id);
+    }
+
+    /// Counts a block into the average of the latest sizes.
+    fn count_size(&mut self, size: u64) {
+        self.sizes = (self.sizes + 1).min(AVERAGED);
+        self.average_size = (self.average_size * (self.sizes - 1) + size) / self.sizes;
     }
 
     /// A block whose place is known is there.

@@ -79,6 +79,8 @@ pub struct Scheduler {
     unapplied: Unapplied,
     /// The running average of block sizes, in bytes.
     average_size: u64,
+    /// Of how many blocks that is.
+    sizes: u64,
     /// Where the search for the next peer to ask begins, so that work spreads.
     turn: u64,
     synced_at: Option<BlockId>,
@@ -121,6 +123,7 @@ impl Scheduler {
             unapplied: Unapplied::default(),
             // A guess until blocks have come; a full block of BTC.
             average_size: 1 << 20,
+            sizes: 0,
             turn: 0,
             synced_at: None,
             has_lapsed: false,

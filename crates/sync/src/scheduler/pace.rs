@@ -9,7 +9,7 @@ const WEIGHT: f64 = 0.4;
 /// For how long a peer is kept busy ahead, beside its latency: what it takes to notice that it has become slow.
 const HORIZON: Duration = Duration::from_secs(2);
 /// How many blocks a peer that is not known yet is asked for.
-const START: usize = 12;
+const START: usize = 8;
 /// The least that a peer is asked for, so that it does not wait for us between two blocks.
 const LEAST: usize = 1;
 
@@ -63,6 +63,8 @@ impl Pace {
     pub(super) fn received(&mut self, now: Instant, bytes: u64) {
         if let Some(since) = self.waiting_since.take() {
             let latency = now.saturating_duration_since(since);
+            // Waiting is no part of the speed.
+            self.busy_since = self.busy_since.map(|_| now);
             // A question in the midst of others tells too much, the shortest of all for ever too little.
             self.latency = if self.latency.is_zero() { latency } else { self.latency.min(latency) };
         }
