@@ -123,6 +123,20 @@ proptest! {
     }
 }
 
+/// In an encrypted connection, too.
+#[test]
+fn a_block_can_be_sent_in_pieces() {
+    let block = Network::BTC.genesis_block();
+    for encrypted in [false, true] {
+        let mut codec = ready(Network::BTC);
+        assert!(!encrypted || codec.use_v2());
+        let mut pieces = BytesMut::new();
+        codec.encode_block_start(block.len() as u64, || first_four(sha256d(&block)), &mut pieces);
+        pieces.put_slice(&block);
+        assert_eq!(pieces, frame(&codec, &Message::Block(block.clone())));
+    }
+}
+
 /// The genesis block as a message, and the events it makes.
 #[test]
 fn a_block_streams_with_its_checksum() {
