@@ -7,6 +7,7 @@
 
 mod blocks;
 pub(crate) mod flow;
+mod flows;
 mod headers;
 mod peers;
 mod window;
