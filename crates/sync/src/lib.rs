@@ -42,7 +42,7 @@ mod options;
 mod scheduler;
 mod sink;
 
-pub use chain::{Accepted, BlockHead, BlockId, Chain, RefusedHeaders, Update};
+pub use chain::{Accepted, BlockHead, BlockId, Chain, Past, RefusedHeaders, Update};
 pub use driver::{Running, SyncError, SyncParts, run};
 pub use event::{Event, Events, Progress};
 pub use options::{Order, Strategy, SyncOptions};

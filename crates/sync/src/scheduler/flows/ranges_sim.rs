@@ -12,7 +12,7 @@ use std::{
 use tipward_peer::{PeerId, PeerInfo, Want, wire::BlockHash};
 
 use crate::scheduler::flow::{FlowContext, FlowInput, FlowOutput};
-pub(super) use chain::{SimBlock, SimChain, branch, genesis};
+pub(super) use chain::{SimBlock, SimChain, branch, genesis, slots};
 use peers::SimPeer;
 pub(super) use peers::{Model, arrived};
 

@@ -319,7 +319,7 @@ fn a_failing_store_ends_it() {
 fn a_restart_finds_who_has_our_chain() {
     let chain = trunk(400);
     let mut sim = sim(vec![Model::honest(&chain), Model::honest(&chain[..=300])]);
-    sim.chain = SimChain::holding(&chain[..=300]);
+    sim.chain = SimChain::holding(&chain[..=300], false);
     assert!(sim.run(HOUR));
     assert_eq!(sim.chain.best, hashes(&chain));
     assert_eq!(sim.shown[&PeerId(1)], chain[300].hash);

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use tipward_peer::wire::{BlockHash, Header};
 
-use crate::{Accepted, Block, BlockHead, BlockId, Chain, RefusedHeaders, Update, scheduler::Fault};
+use crate::{Accepted, Block, BlockHead, BlockId, Chain, Past, RefusedHeaders, Update, scheduler::Fault};
 
 /// How many bytes a block has.
 pub(in super::super) const BLOCK_SIZE: usize = 1000;
@@ -94,6 +94,13 @@ pub(in super::super) struct SimChain {
     /// Blocks above are not wanted.
     pub(in super::super) max_height: Option<u64>,
     pub(in super::super) reorgs: usize,
+    /// How many blocks were refused as invalid.
+    pub(in super::super) refused: usize,
+    pub(in super::super) wants_past: bool,
+    /// What came of the past, downwards.
+    pub(in super::super) past: Vec<BlockHash>,
+    /// The lowest block, and its parent.
+    lowest: (BlockHash, BlockHash),
     base: u64,
 }
 
@@ -115,12 +122,16 @@ impl SimChain {
             repeated: 0,
             max_height: None,
             reorgs: 0,
+            refused: 0,
+            wants_past: false,
+            past: Vec::new(),
+            lowest: (block.hash, block.parent),
             base: height,
         }
     }
 
-    pub(in super::super) fn holding(blocks: &[SimBlock]) -> Self {
-        let mut chain = Self::new();
+    pub(in super::super) fn holding(blocks: &[SimBlock], by_slot: bool) -> Self {
+        let mut chain = Self { by_slot, ..Self::new() };
         for block in &blocks[1..] {
             chain.accept(&[header(block)]).unwrap();
         }
@@ -205,7 +216,7 @@ impl Chain for SimChain {
         let Some(parent) = self.node(header.parent) else {
             return Err(RefusedHeaders::UnknownParent { parent: header.parent });
         };
-        let node = self.check(header, &parent)?;
+        let node = self.check(header, &parent).inspect_err(|_| self.refused += 1)?;
         if self.stumbles_at == Some(node.height) {
             self.stumbles_at = None;
             return Err(RefusedHeaders::UnknownParent { parent: header.parent });
@@ -228,6 +239,27 @@ impl Chain for SimChain {
         let raw = Bytes::copy_from_slice(start.get(..49)?);
         let header = Header { hash: hash_of(start), parent, raw };
         Some(BlockHead { header, parents: vec![parent], index: Some(index) })
+    }
+
+    fn slot(&self, hash: BlockHash) -> Option<u64> {
+        self.node(hash).map(|node| node.slot)
+    }
+
+    fn wanted_past(&self) -> Option<Past> {
+        let (hash, parent) = self.lowest;
+        let height = self.base - self.past.len() as u64;
+        (self.wants_past && height > 0).then_some(Past { of: BlockId { height, hash }, parent })
+    }
+
+    fn accept_past(&mut self, head: &BlockHead, block: Block) -> Result<(), RefusedHeaders> {
+        assert_eq!(Some(head.header.hash), self.wanted_past().map(|past| past.parent));
+        assert_eq!(block.id.hash, head.header.hash);
+        if !read(&head.header.raw).is_some_and(|(_, is_valid)| is_valid) {
+            return Err(RefusedHeaders::Invalid(Arc::new(Fault::UnlinkedHeaders)));
+        }
+        self.past.push(head.header.hash);
+        self.lowest = (head.header.hash, head.header.parent);
+        Ok(())
     }
 
     fn irreversible(&self) -> u64 {

@@ -55,7 +55,7 @@ fn a_deep_fork_is_found_in_few_questions() {
     let first = trunk(5000);
     let second = branch(&first, 100, 2, 5001);
     let mut sim = sim(vec![Model::honest(&second)]);
-    sim.chain = SimChain::holding(&first);
+    sim.chain = SimChain::holding(&first, false);
     assert!(sim.run(HOUR));
     assert_eq!(sim.chain.best, hashes(&second));
     let single = |want: &&Want| matches!(want, Want::Range { count: 1, .. });
@@ -69,7 +69,7 @@ fn a_fork_below_what_is_irreversible_ends_a_peer_and_not_the_others() {
     let first = trunk(300);
     let second = branch(&first, 100, 2, 340);
     let mut sim = sim(vec![Model::honest(&second), Model::honest(&branch(&first, 300, 1, 320))]);
-    sim.chain = SimChain::holding(&first);
+    sim.chain = SimChain::holding(&first, false);
     sim.chain.finality = Some(50);
     assert!(sim.run(HOUR));
     assert_eq!(sim.chain.best.len(), 321);
@@ -109,7 +109,7 @@ fn a_full_window_does_not_keep_other_branches_out() {
     let first = trunk(300);
     let second = branch(&first, 200, 2, 340);
     let mut sim = sim(vec![Model::honest(&second)]);
-    sim.chain = SimChain::holding(&first);
+    sim.chain = SimChain::holding(&first, false);
     // The sink waits for blocks that nobody has.
     sim.window = 0;
     assert!(sim.run_while(HOUR, |sim| sim.chain.reorgs == 0), "the branch is heard");
