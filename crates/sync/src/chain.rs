@@ -42,6 +42,15 @@ pub struct BlockHead {
     pub index: Option<u64>,
 }
 
+/// Where the past of a trusted block ends so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Past {
+    /// The lowest block that is there.
+    pub of: BlockId,
+    /// Its parent, which is wanted.
+    pub parent: BlockHash,
+}
+
 /// What became of a run of headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
@@ -106,5 +115,24 @@ pub trait Chain: Send + 'static {
     /// The height below which nothing changes any more: back-fill does not go below it.
     fn irreversible(&self) -> u64 {
         0
+    }
+
+    /// The slot of a block in the tree, for chains whose blocks claim slots and not heights. By default the height, which no
+    /// slot is below, of blocks of the best chain.
+    fn slot(&self, hash: BlockHash) -> Option<u64> {
+        self.fork_point(hash).filter(|point| point.hash == hash).map(|point| point.height)
+    }
+
+    /// For a tree that starts at a trusted block: where its past ends so far, if more of it is wanted.
+    fn wanted_past(&self) -> Option<Past> {
+        None
+    }
+
+    /// Takes the block that [`wanted_past`](Self::wanted_past) asks for; afterwards that must ask for another, or none.
+    ///
+    /// # Errors
+    /// It breaks a rule, and with it everything that builds on it, the trusted block too; or it can't be stored.
+    fn accept_past(&mut self, _head: &BlockHead, _block: Block) -> Result<(), RefusedHeaders> {
+        Ok(())
     }
 }

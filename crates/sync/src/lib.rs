@@ -45,7 +45,7 @@ mod progress;
 mod scheduler;
 mod sink;
 
-pub use chain::{Accepted, BlockHead, BlockId, Chain, RefusedHeaders, Update};
+pub use chain::{Accepted, BlockHead, BlockId, Chain, Past, RefusedHeaders, Update};
 pub use control::{Control, SyncEnded};
 pub use driver::{Running, SyncError, SyncParts, run};
 pub use event::{Event, Events};
