@@ -165,9 +165,10 @@ impl<T> OrphanPool<T> {
     /// look at each before its own children are released.
     pub fn take_ready(&mut self, known: BlockHash) -> Vec<Orphan<T>> {
         let mut ready = Vec::new();
-        for (parent, number, child) in self.waiting_for(known) {
-            self.waiting.remove(&(parent, number, child));
+        let children: Vec<BlockHash> = self.children(known).map(|child| child.hash).collect();
+        for child in children {
             let Some(kept) = self.orphans.get_mut(&child) else { continue };
+            self.waiting.remove(&(known, kept.number, child));
             kept.orphan.parents.retain(|parent| *parent != known);
             if kept.orphan.parents.is_empty() {
                 ready.extend(self.remove(child));
@@ -182,7 +183,7 @@ impl<T> OrphanPool<T> {
         let mut removed = Vec::new();
         let mut queue = VecDeque::from([root]);
         while let Some(hash) = queue.pop_front() {
-            queue.extend(self.waiting_for(hash).into_iter().map(|(_, _, child)| child));
+            queue.extend(self.children(hash).map(|child| child.hash));
             removed.extend(self.remove(hash));
         }
         removed
@@ -259,10 +260,17 @@ impl<T> OrphanPool<T> {
         self.orphans.get(&hash).map(|kept| &kept.orphan)
     }
 
+    /// The orphans that wait for this block, the oldest first.
+    pub fn children(&self, of: BlockHash) -> impl Iterator<Item = &Orphan<T>> {
+        let first = (of, 0, BlockHash::ZERO);
+        let waiting = self.waiting.range(first..).take_while(move |(parent, ..)| *parent == of);
+        waiting.filter_map(|(.., child)| self.get(*child))
+    }
+
     /// Whether an orphan waits for this block.
     #[must_use]
     pub fn is_awaited(&self, hash: BlockHash) -> bool {
-        self.waiting.range((hash, 0, BlockHash::ZERO)..).next().is_some_and(|(parent, ..)| *parent == hash)
+        self.children(hash).next().is_some()
     }
 
     /// How many orphans there are.
@@ -303,11 +311,6 @@ impl<T> OrphanPool<T> {
 
     fn share_of_bytes(&self) -> u64 {
         self.options.max_bytes / u64::from(self.options.shares.max(1))
-    }
-
-    fn waiting_for(&self, parent: BlockHash) -> Vec<(BlockHash, u64, BlockHash)> {
-        let first = (parent, 0, BlockHash::ZERO);
-        self.waiting.range(first..).take_while(|(hash, ..)| *hash == parent).copied().collect()
     }
 
     /// Who has to go for one more orphan of this size from this peer; `None` if it does not fit whoever goes.

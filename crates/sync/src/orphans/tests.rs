@@ -244,14 +244,12 @@ impl Naive {
             if !is_count_short && self.total() + orphan.bytes <= self.options.max_bytes {
                 break;
             }
-            let held = |id: PeerId| match (is_count_short, id == peer) {
-                (true, own) => (self.count(id) + usize::from(own)) as u64,
-                (false, own) => self.bytes(id) + if own { orphan.bytes } else { 0 },
+            let held = |id: PeerId| {
+                let own = u64::from(id == peer);
+                if is_count_short { self.count(id) as u64 + own } else { self.bytes(id) + own * orphan.bytes }
             };
-            let share = match is_count_short {
-                true => (self.options.max_count / shares) as u64,
-                false => self.options.max_bytes / shares as u64,
-            };
+            let (all, bytes) = (self.options.max_count / shares, self.options.max_bytes / shares as u64);
+            let share = if is_count_short { all as u64 } else { bytes };
             let peers = self.orphans.iter().map(|(orphan, _)| orphan.peer);
             let most = peers.max_by_key(|&id| (held(id), id)).filter(|&id| held(id) > share);
             let loser = most.unwrap_or(peer);

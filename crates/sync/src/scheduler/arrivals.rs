@@ -24,6 +24,8 @@ const FRONT_SHARE: u64 = 8;
 const STREAM_SHARE: u64 = 4;
 /// How often a flow is told that a peer is sending.
 const TELL_INTERVAL: Duration = Duration::from_millis(100);
+/// A flow that takes blocks is told of no less than so many bytes: who sends a byte a second is as good as silent.
+const TELL_BYTES: u64 = 200;
 
 impl Scheduler {
     /// Bytes that are kept, or for which there is room reserved.
@@ -90,8 +92,10 @@ impl Scheduler {
         if new > 0 {
             self.total_rate += peer.received(now, new);
         }
-        if now >= peer.told + TELL_INTERVAL {
-            peer.told = now;
+        peer.untold += new;
+        let least = if self.flow.takes_blocks() { TELL_BYTES } else { 0 };
+        if now >= peer.told + TELL_INTERVAL && peer.untold >= least {
+            (peer.told, peer.untold) = (now, 0);
             self.tell_flow(now, FlowInput::Progress(id), chain);
         }
     }

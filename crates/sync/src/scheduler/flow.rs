@@ -12,18 +12,23 @@ use tipward_peer::{
     wire::{BlockHash, BlockPart, Header},
 };
 
-use super::{Fault, flows::HeadersFlow};
+use super::{
+    Fault,
+    flows::{HeadersFlow, InventoryFlow},
+};
 use crate::{Accepted, Block, BlockId, Chain, Strategy, SyncOptions};
 
 /// The flow that a strategy names.
 #[derive(Debug)]
 pub(crate) enum Flow {
     Headers(HeadersFlow),
+    Inventory(InventoryFlow),
 }
 
 impl Flow {
     pub(crate) fn new(options: &SyncOptions, seed: u64) -> Self {
         match options.strategy {
+            Strategy::Inventory { batch } => Self::Inventory(InventoryFlow::new(options, batch, seed)),
             _ => Self::Headers(HeadersFlow::new(options, seed)),
         }
     }
@@ -31,18 +36,21 @@ impl Flow {
     pub(crate) fn handle(&mut self, now: Instant, input: FlowInput, context: &mut FlowContext<'_>) {
         match self {
             Self::Headers(flow) => flow.handle(now, input, context),
+            Self::Inventory(flow) => flow.handle(now, input, context),
         }
     }
 
     pub(crate) fn poll(&mut self) -> Option<FlowOutput> {
         match self {
             Self::Headers(flow) => flow.poll(),
+            Self::Inventory(flow) => flow.poll(),
         }
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self {
             Self::Headers(flow) => flow.deadline(),
+            Self::Inventory(flow) => flow.deadline(),
         }
     }
 
@@ -50,6 +58,7 @@ impl Flow {
     pub(crate) fn may_fetch(&self) -> bool {
         match self {
             Self::Headers(flow) => flow.may_fetch(),
+            Self::Inventory(flow) => flow.may_fetch(),
         }
     }
 
@@ -57,6 +66,7 @@ impl Flow {
     pub(crate) fn is_caught_up(&self) -> bool {
         match self {
             Self::Headers(flow) => flow.is_caught_up(),
+            Self::Inventory(flow) => flow.is_caught_up(),
         }
     }
 
@@ -64,6 +74,7 @@ impl Flow {
     pub(crate) fn buffered_bytes(&self) -> u64 {
         match self {
             Self::Headers(_) => 0,
+            Self::Inventory(flow) => flow.buffered_bytes(),
         }
     }
 
@@ -71,6 +82,7 @@ impl Flow {
     pub(crate) fn takes_blocks(&self) -> bool {
         match self {
             Self::Headers(_) => false,
+            Self::Inventory(_) => true,
         }
     }
 }
@@ -96,9 +108,12 @@ pub(crate) enum FlowInput {
     RangeEnd(PeerId),
     /// A peer can't be asked this.
     Unsupported(PeerId, Want),
-    /// Bytes of a block came from this peer: it is busy sending.
+    /// Bytes of a block came from this peer: it is busy sending. Or it is held by us. A flow that takes blocks is not told of
+    /// a trickle.
     Progress(PeerId),
-    /// Nothing but the time has changed, or the room. Time-outs are acted on here only: everything that came before was told.
+    /// There is more room, or the user goes on after a pause. For flows that take blocks.
+    Room,
+    /// Nothing but the time has changed. Time-outs are acted on here only: everything that came before was told.
     Tick,
 }
 

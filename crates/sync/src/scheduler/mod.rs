@@ -217,9 +217,13 @@ impl Scheduler {
             Input::Delivered(count) => {
                 self.unapplied.pop(count);
                 self.stream_on(now);
+                self.tell_of_room(now, chain);
             }
             Input::Pause => self.is_paused = true,
-            Input::Resume => self.is_paused = false,
+            Input::Resume => {
+                self.is_paused = false;
+                self.tell_of_room(now, chain);
+            }
             Input::Tick => {}
         }
         self.tell_of_the_gone(now, chain);
@@ -231,6 +235,10 @@ impl Scheduler {
             self.checked = Some(now);
             self.check_stalls(now);
             self.tell_of_the_gone(now, chain);
+            // Our own back-pressure is not held against a peer.
+            let is_held = |(&id, peer): (&PeerId, &PeerState)| peer.is_held.then_some(id);
+            let held: Vec<PeerId> = self.peers.iter().filter_map(is_held).collect();
+            held.into_iter().for_each(|id| self.tell_flow(now, FlowInput::Progress(id), chain));
             self.tell_flow(now, FlowInput::Tick, chain);
         }
         if !self.options.headers_only && self.flow.may_fetch() && !self.is_over {
@@ -326,6 +334,12 @@ impl Scheduler {
         self.flow.handle(now, input, &mut context);
         while let Some(output) = self.flow.poll() {
             self.obey_flow(now, output, chain);
+        }
+    }
+
+    fn tell_of_room(&mut self, now: Instant, chain: &mut dyn Chain) {
+        if self.flow.takes_blocks() {
+            self.tell_flow(now, FlowInput::Room, chain);
         }
     }
 
