@@ -22,13 +22,16 @@ use crate::{Accepted, Block, BlockId, Chain, Strategy, SyncOptions};
 #[derive(Debug)]
 pub(crate) enum Flow {
     Headers(HeadersFlow),
-    Inventory(InventoryFlow),
+    // Larger than the others by far.
+    Inventory(Box<InventoryFlow>),
 }
 
 impl Flow {
     pub(crate) fn new(options: &SyncOptions, seed: u64) -> Self {
         match options.strategy {
-            Strategy::Inventory { batch } => Self::Inventory(InventoryFlow::new(options, batch, seed)),
+            Strategy::Inventory { batch } => {
+                Self::Inventory(Box::new(InventoryFlow::new(options, batch, seed)))
+            }
             _ => Self::Headers(HeadersFlow::new(options, seed)),
         }
     }

@@ -10,6 +10,7 @@
 //! what it claims when it is asked loses its claim.
 
 mod blocks;
+mod line;
 mod lists;
 mod peer;
 mod requests;

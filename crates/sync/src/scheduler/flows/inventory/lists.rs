@@ -6,8 +6,9 @@ use tipward_peer::{PeerId, Want, wire::BlockHash};
 
 use super::{
     Fault, InventoryFlow, Mode,
+    line::REQUEST_EXPIRY,
     peer::{Answer, InventoryPeer, Next, Question},
-    requests::{Announced, REQUEST_EXPIRY, Reason},
+    requests::{Announced, Reason},
 };
 use crate::{Chain, scheduler::flow::FlowOutput};
 

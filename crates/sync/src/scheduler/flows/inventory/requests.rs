@@ -12,17 +12,15 @@ use std::{
 
 use tipward_peer::{PeerId, wire::BlockHash};
 
+use super::line::{Asked, Line, MAX_HUNCHES};
+
 /// How many blocks may be wanted. What is announced beyond that is refused.
 pub(super) const MAX_REQUESTED: usize = 50_000;
-/// After so long a request is passed on to another peer, counted from when the peer had nothing else to send before.
-pub(super) const REQUEST_EXPIRY: Duration = Duration::from_secs(30);
 /// The pause of a block that nobody brings, at first; it doubles.
 const MIN_PAUSE: Duration = Duration::from_secs(2);
 const MAX_PAUSE_DOUBLINGS: u32 = 5;
 /// How many announcers of a block are remembered.
 const MAX_SOURCES: usize = 8;
-/// For how many blocks a peer that did not announce them is asked at a time.
-const MAX_HUNCHES: usize = 16;
 /// How many blocks may be wanted whose first announcer is gone.
 const MAX_LEFT_BEHIND: usize = MAX_REQUESTED / 4;
 
@@ -42,7 +40,7 @@ pub(super) struct Requests {
     next: u64,
 }
 
-/// Why a block is wanted: in this order blocks are asked for.
+/// Why a block is wanted; the more urgent first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Reason {
     /// An orphan waits for it.
@@ -66,7 +64,8 @@ pub(super) enum Left {
     InDisgrace,
 }
 
-type Rank = (Reason, u64);
+/// In this order blocks are asked for.
+pub(super) type Rank = (Reason, u64);
 
 #[derive(Debug)]
 struct Request {
@@ -91,31 +90,6 @@ enum Place {
     Kept,
     /// In between.
     Nowhere,
-}
-
-/// What one peer is asked for and will be.
-#[derive(Debug, Default)]
-struct Line {
-    /// Blocks that the peer announced.
-    waiting: BTreeMap<Rank, BlockHash>,
-    /// Blocks that it did not.
-    hunches: BTreeMap<Rank, BlockHash>,
-    /// By the order of asking.
-    asked: BTreeMap<u64, Asked>,
-    /// How many of those are hunches.
-    open_hunches: usize,
-    next: u64,
-    /// The last in this order that came, and when.
-    landed: Option<(u64, Instant)>,
-    /// How many blocks are wanted because of this peer.
-    introduced: usize,
-}
-
-#[derive(Debug)]
-struct Asked {
-    hash: BlockHash,
-    at: Instant,
-    is_hunch: bool,
 }
 
 impl Requests {
@@ -466,6 +440,7 @@ impl Requests {
         self.wanted.contains_key(&hash)
     }
 
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.wanted.len()
     }
@@ -495,16 +470,6 @@ impl Requests {
         let is_kept = |request: &Request| matches!(request.place, Place::Kept);
         let is_hope = |it: &Request| it.attempt <= 1 && !it.sources.is_empty() && !is_kept(it);
         self.wanted.values().any(is_hope)
-    }
-}
-
-impl Line {
-    /// The first that was asked for is the first to expire. Peers answer in order: the time of a request starts anew with every
-    /// block that comes before it.
-    fn expires_at(&self) -> Option<Instant> {
-        let (&seq, first) = self.asked.first_key_value()?;
-        let since = self.landed.filter(|(last, _)| *last < seq).map_or(first.at, |(_, at)| at.max(first.at));
-        Some(since + REQUEST_EXPIRY)
     }
 }
 

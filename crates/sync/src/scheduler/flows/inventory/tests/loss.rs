@@ -42,7 +42,7 @@ fn a_request_expires_after_thirty_seconds_and_others_do_not() {
     assert_eq!(sim.asked.len(), 1);
     sim.run_for(secs(2));
     let (again, second, hash) = sim.asked[1];
-    assert_eq!((again - asked_at, hash), (requests::REQUEST_EXPIRY, chain[1].hash));
+    assert_eq!((again - asked_at, hash), (line::REQUEST_EXPIRY, chain[1].hash));
     assert_ne!(first, second);
     // Then it comes back, after pauses.
     sim.model(first.0).withheld.clear();
