@@ -108,6 +108,11 @@ pub trait Chain: Send + 'static {
 
     /// What a block says about itself, read from its first bytes: its first part, or all of it. For strategies that get
     /// blocks before headers; a chain that answers `None` to everything can't be synced by those.
+    ///
+    /// `None` unless it passes every check that needs no other block: that it parses, that its hash meets the difficulty that
+    /// it claims, and that everything told here is what the hash stands for. Where parents are outside of the bytes that are
+    /// hashed, as in a DAG, they have to agree with what the hash does commit to: a copy with other parents must not take the
+    /// place of the true block. Who serves a block of which this is `None` is at fault, and it is asked of another.
     fn read_head(&self, _start: &[u8]) -> Option<BlockHead> {
         None
     }

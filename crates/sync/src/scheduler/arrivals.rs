@@ -18,6 +18,8 @@ use crate::{Block, BlockId, Chain, Order};
 const AVERAGED: u64 = 32;
 /// How often a flow is told that a peer is sending.
 const TELL_INTERVAL: Duration = Duration::from_millis(100);
+/// A flow that takes blocks is told of no less than so many bytes: who sends a byte a second is as good as silent.
+const TELL_BYTES: u64 = 200;
 
 impl Scheduler {
     pub(super) fn part(&mut self, now: Instant, id: PeerId, part: BlockPart, chain: &mut dyn Chain) {
@@ -61,8 +63,10 @@ impl Scheduler {
         if new > 0 {
             peer.received(now, new);
         }
-        if now >= peer.told + TELL_INTERVAL {
-            peer.told = now;
+        peer.untold += new;
+        let least = if self.flow.takes_blocks() { TELL_BYTES } else { 0 };
+        if now >= peer.told + TELL_INTERVAL && peer.untold >= least {
+            (peer.told, peer.untold) = (now, 0);
             self.tell_flow(now, FlowInput::Progress(id), chain);
         }
     }

@@ -160,9 +160,13 @@ impl Scheduler {
             Input::Delivered(count) => {
                 self.unapplied.pop(count);
                 self.stream_on(now);
+                self.tell_of_room(now, chain);
             }
             Input::Pause => self.is_paused = true,
-            Input::Resume => self.is_paused = false,
+            Input::Resume => {
+                self.is_paused = false;
+                self.tell_of_room(now, chain);
+            }
             Input::Tick => {}
         }
         self.tell_the_untold(now, chain);
@@ -175,6 +179,12 @@ impl Scheduler {
             self.has_lapsed = self.peers.values().any(PeerState::has_lapsed);
             self.check_stalls(now);
             self.tell_the_untold(now, chain);
+            // Our own back-pressure is not held against a peer.
+            let is_held = |(&id, peer): (&PeerId, &PeerState)| peer.is_held.then_some(id);
+            let held: Vec<PeerId> = self.peers.iter().filter_map(is_held).collect();
+            if self.flow.takes_blocks() {
+                held.into_iter().for_each(|id| self.tell_flow(now, FlowInput::Progress(id), chain));
+            }
             self.tell_flow(now, FlowInput::Tick, chain);
         }
         if !self.options.headers_only && self.flow.may_fetch() && !self.is_over {
@@ -272,6 +282,12 @@ impl Scheduler {
     fn tell_the_untold(&mut self, now: Instant, chain: &mut dyn Chain) {
         while let Some(input) = self.untold.pop_front() {
             self.tell_flow(now, input, chain);
+        }
+    }
+
+    fn tell_of_room(&mut self, now: Instant, chain: &mut dyn Chain) {
+        if self.flow.takes_blocks() {
+            self.tell_flow(now, FlowInput::Room, chain);
         }
     }
 

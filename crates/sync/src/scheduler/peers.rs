@@ -44,6 +44,8 @@ pub(super) struct PeerState {
     pub(super) bytes: u64,
     /// When the flow was told last that the peer is sending.
     pub(super) told: Instant,
+    /// Bytes that have come since.
+    pub(super) untold: u64,
 }
 
 /// What a peer has of the best chain.
@@ -169,6 +171,7 @@ impl PeerState {
             blocks: 0,
             bytes: 0,
             told: now,
+            untold: 0,
         }
     }
 

@@ -87,7 +87,11 @@ impl HeadersFlow {
             FlowInput::Progress(id) => return self.peers.progress(id, now),
             FlowInput::Held(id) => return self.peers.hold(id),
             FlowInput::Released(id) => return self.peers.release(id, now),
-            FlowInput::Block(_) | FlowInput::Known(_) | FlowInput::Missing(..) | FlowInput::RangeEnd(_) => {
+            FlowInput::Room
+            | FlowInput::Block(_)
+            | FlowInput::Known(_)
+            | FlowInput::Missing(..)
+            | FlowInput::RangeEnd(_) => {
                 return;
             }
             FlowInput::Connected(id, info) => {

@@ -128,11 +128,13 @@ impl RangeFlow {
             }
             FlowInput::RangeEnd(id) => self.range_end(now, id),
             FlowInput::Unsupported(id, Want::Range { .. }) => self.unsupported(now, id),
-            FlowInput::Progress(id) => {
+            FlowInput::Progress(id) | FlowInput::Held(id) | FlowInput::Released(id) => {
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.alive = now;
                 }
             }
+            // What is there is worked out anew in any case.
+            FlowInput::Room | FlowInput::Known(_) => {}
             FlowInput::Tick => {
                 self.checked = Some(now);
                 self.check_late(now);

@@ -260,9 +260,11 @@ fn input_peer(input: &FlowInput) -> Option<PeerId> {
         | FlowInput::Missing(id, _)
         | FlowInput::RangeEnd(id)
         | FlowInput::Unsupported(id, _)
+        | FlowInput::Held(id)
+        | FlowInput::Released(id)
         | FlowInput::Progress(id) => Some(*id),
         FlowInput::Block(block) => Some(block.served_by),
-        FlowInput::Tick => None,
+        FlowInput::Tick | FlowInput::Room | FlowInput::Known(_) => None,
     }
 }
 

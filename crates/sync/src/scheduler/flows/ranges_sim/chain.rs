@@ -193,6 +193,10 @@ impl Chain for SimChain {
         self.best.get(height.checked_sub(self.base)? as usize).copied()
     }
 
+    fn find(&self, hash: BlockHash) -> Option<BlockId> {
+        self.nodes.get(&hash).map(|node| BlockId { height: node.height, hash })
+    }
+
     fn fork_point(&self, mut hash: BlockHash) -> Option<BlockId> {
         loop {
             let node = self.nodes.get(&hash)?;
