@@ -454,12 +454,12 @@ fn a_new_block_at_the_tip_is_asked_of_one_peer() {
 #[test]
 fn a_header_request_waits_behind_a_block_that_flows() {
     let chain = trunk(1);
-    // One block of 400 seconds, behind which every answer for headers has to wait.
-    let slow = Model { bytes_per_second: BLOCK_SIZE / 400, queues_headers: true, ..Model::honest(&chain) };
+    // One block of 50 seconds, behind which every answer for headers has to wait.
+    let slow = Model { bytes_per_second: BLOCK_SIZE / 50, queues_headers: true, ..Model::honest(&chain) };
     let mut sim = Sim::new(SyncOptions::default(), vec![slow]);
-    for second in 1..400 {
+    for second in 1..50 {
         let at = sim.now + Duration::from_secs(second);
-        sim.later(at, Input::Reply(PeerId(0), Reply::Progress { received: second }));
+        sim.later(at, Input::Reply(PeerId(0), Reply::Progress { received: second * BLOCK_SIZE / 50 }));
     }
     sim.run();
     assert_eq!(sim.applied, chain);
