@@ -83,6 +83,10 @@ impl Chain for HeaderChain {
         self.tree.best_at(height)
     }
 
+    fn find(&self, hash: BlockHash) -> Option<BlockId> {
+        self.tree.get(hash)
+    }
+
     fn fork_point(&self, hash: BlockHash) -> Option<BlockId> {
         self.tree.fork_point(hash)
     }

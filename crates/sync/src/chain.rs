@@ -79,6 +79,9 @@ pub trait Chain: Send + 'static {
     /// The hash at a height of the best chain.
     fn best_at(&self, height: u64) -> Option<BlockHash>;
 
+    /// Where a block is, on the best chain or not; `None` if it is not in the tree.
+    fn find(&self, hash: BlockHash) -> Option<BlockId>;
+
     /// The highest block of the best chain that `hash` is or descends from; `None` if `hash` is not in the tree.
     fn fork_point(&self, hash: BlockHash) -> Option<BlockId>;
 

@@ -57,7 +57,7 @@ impl Scheduler {
         let new = received.saturating_sub(*before);
         *before += new;
         if new > 0 {
-            self.total_rate += peer.received(now, new);
+            peer.received(now, new);
         }
         if now >= peer.told + TELL_INTERVAL {
             peer.told = now;
@@ -77,6 +77,10 @@ impl Scheduler {
             Some(None) if is_large && self.flow.takes_blocks() => self.place(now, id, part, chain),
             Some(None) => Place::Unknown,
         };
+        let is_needed = match place {
+            Place::Height(height) => self.window.is_missing(height, part.block),
+            Place::Unknown => self.flow.takes_blocks() && !is_large,
+        };
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.arriving = Some(Arriving {
             hash: part.block,
@@ -86,19 +90,14 @@ impl Scheduler {
             next: 0,
             size,
             seen: std::mem::take(&mut peer.early),
-            mode: Mode::Drain,
+            mode: if is_needed { Mode::Wait } else { Mode::Drain },
         });
-        let is_needed = match place {
-            Place::Height(height) => self.window.is_missing(height, part.block),
-            Place::Unknown => self.flow.takes_blocks() && !is_large,
-        };
         if is_needed && !self.admit(now, id) {
             if let Place::Height(height) = place
                 && is_large
             {
                 self.large.insert(height, part.block);
             }
-            self.set_mode(id, Mode::Wait);
             self.room.held.insert(id);
             self.hold(id, now);
         } else if is_large && place == Place::Unknown && self.flow.takes_blocks() {
@@ -132,17 +131,19 @@ impl Scheduler {
 
     pub(super) fn block_end(&mut self, now: Instant, id: PeerId, end: &BlockEnd, chain: &mut dyn Chain) {
         self.seen(now, id, end.size, chain);
+        let share = self.share();
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(arriving) = peer.arriving.take_if(|arriving| arriving.download == end.download) else {
             return;
         };
         peer.blocks += 1;
         peer.stall.landed(now, self.options.stall_timeout);
-        peer.pace.completed(self.average_size, self.options.max_in_flight);
+        peer.pace.completed(self.average_size, self.options.max_in_flight, share);
         let flight = peer.land(now, end.block);
         self.average_size = (self.average_size * 7 + end.size) / 8;
+        let arriving_mode = arriving.mode;
         let is_whole = arriving.next == end.parts;
-        self.settle_room(id, &arriving);
+        self.settle_room(&arriving);
         match (arriving.mode, arriving.place) {
             (Mode::Stream, Place::Height(height)) if is_whole => {
                 self.stream = None;
@@ -171,7 +172,10 @@ impl Scheduler {
             }
             _ => return self.drop_peer(id, Fault::BrokenParts),
         }
-        self.release(id, now);
+        // Who was held for want of room and brought the rest all the same is let go when there is room.
+        if arriving_mode != Mode::Wait {
+            self.release(id, now);
+        }
         self.note_hunger(id);
     }
 

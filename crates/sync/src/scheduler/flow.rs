@@ -100,6 +100,10 @@ pub(crate) enum FlowInput {
     Unsupported(PeerId, Want),
     /// Bytes of a block came from this peer: it is busy sending.
     Progress(PeerId),
+    /// Nothing is read from this peer until it is let go: what it does not say meanwhile is not its fault.
+    Held(PeerId),
+    /// The peer is let go.
+    Released(PeerId),
     /// Nothing but the time has changed, or the room. Time-outs are acted on here only: everything that came before was told.
     Tick,
 }

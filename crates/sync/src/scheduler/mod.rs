@@ -56,8 +56,9 @@ pub struct Scheduler {
     peers: BTreeMap<PeerId, PeerState>,
     /// Peers that can take more requests.
     hungry: BTreeSet<PeerId>,
-    /// The sum of the peers' rates, in bytes a second.
+    /// The sum of the rates of the peers that are asked for something, in bytes a second, and when it was made.
     total_rate: f64,
+    rates_at: Option<Instant>,
     settled: bool,
     is_paused: bool,
     /// The tip of the best chain when it changed last.
@@ -83,8 +84,8 @@ pub struct Scheduler {
     synced_at: Option<BlockId>,
     /// Requests were taken back that may still be answered.
     has_lapsed: bool,
-    /// Peers that were dropped, of which the flow has to be told.
-    gone: Vec<PeerId>,
+    /// What the flow has to be told of, when its turn comes.
+    untold: VecDeque<FlowInput>,
     is_over: bool,
     /// How often a peer brought nothing for too long.
     stalls: u64,
@@ -105,6 +106,7 @@ impl Scheduler {
             peers: BTreeMap::new(),
             hungry: BTreeSet::new(),
             total_rate: 0.0,
+            rates_at: None,
             settled: false,
             is_paused: false,
             header_tip: None,
@@ -122,7 +124,7 @@ impl Scheduler {
             turn: 0,
             synced_at: None,
             has_lapsed: false,
-            gone: Vec::new(),
+            untold: VecDeque::new(),
             is_over: false,
             stalls: 0,
             unchecked: 0,
@@ -160,7 +162,7 @@ impl Scheduler {
             Input::Resume => self.is_paused = false,
             Input::Tick => {}
         }
-        self.tell_of_the_gone(now, chain);
+        self.tell_the_untold(now, chain);
         // After a tick everything that has come is known. Before, what seems to be late may only be waiting to be read.
         self.unchecked += 1;
         let is_late_known = is_tick || self.unchecked > MAX_UNCHECKED;
@@ -169,7 +171,7 @@ impl Scheduler {
             self.checked = Some(now);
             self.has_lapsed = self.peers.values().any(PeerState::has_lapsed);
             self.check_stalls(now);
-            self.tell_of_the_gone(now, chain);
+            self.tell_the_untold(now, chain);
             self.tell_flow(now, FlowInput::Tick, chain);
         }
         if !self.options.headers_only && self.flow.may_fetch() && !self.is_over {
@@ -195,13 +197,9 @@ impl Scheduler {
         let stalls = self.peers.values().filter_map(PeerState::stalls_at);
         let rests =
             self.peers.values().map(|peer| peer.stall.rests_until).filter(|_| self.window.has_wanted());
-        // What was due at the last look was acted on, or has to wait for something else.
-        stalls
-            .chain(rests)
-            .chain(self.frontier_due())
-            .chain(self.flow.deadline())
-            .filter(|&at| Some(at) > self.checked)
-            .min()
+        // What was due at the last look was acted on, or has to wait for something else. A flow sees to that by itself.
+        let own = stalls.chain(rests).chain(self.frontier_due()).filter(|&at| Some(at) > self.checked);
+        own.chain(self.flow.deadline()).min()
     }
 
     /// Bytes of blocks that are kept: those that wait for their turn or for the sink, and those that arrive.
@@ -268,9 +266,9 @@ impl Scheduler {
         }
     }
 
-    fn tell_of_the_gone(&mut self, now: Instant, chain: &mut dyn Chain) {
-        while let Some(peer) = self.gone.pop() {
-            self.tell_flow(now, FlowInput::Disconnected(peer), chain);
+    fn tell_the_untold(&mut self, now: Instant, chain: &mut dyn Chain) {
+        while let Some(input) = self.untold.pop_front() {
+            self.tell_flow(now, input, chain);
         }
     }
 
@@ -316,7 +314,7 @@ impl Scheduler {
     fn drop_peer(&mut self, peer: PeerId, fault: Fault) {
         if self.forget(peer) {
             self.outputs.push_back(Output::Drop(peer, fault));
-            self.gone.push(peer);
+            self.untold.push_back(FlowInput::Disconnected(peer));
         }
     }
 
@@ -325,12 +323,13 @@ impl Scheduler {
         self.hungry.remove(&id);
         let Some(mut peer) = self.peers.remove(&id) else { return false };
         if let Some(arriving) = &peer.arriving {
-            self.give_up(id, arriving);
+            self.give_up(arriving);
         }
+        self.room.held.remove(&id);
         for flight in peer.lapse(|_| true) {
             self.window.give_back(flight.height, flight.hash);
         }
-        self.total_rate = self.peers.values().map(|peer| peer.pace.rate()).sum();
+        self.rates_at = None;
         true
     }
 

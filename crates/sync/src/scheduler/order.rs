@@ -190,10 +190,7 @@ impl Scheduler {
         let askers = self.window.askers(id.height);
         self.window.pass_front();
         self.large.remove(&id.height);
-        self.sent = Some(id);
-        if let Some(last) = self.window.skip_sent() {
-            self.sent = Some(last);
-        }
+        self.sent = self.window.skip_sent().or(self.sent);
         self.unapplied.push(0);
         self.outputs.push_back(Output::Apply(Block {
             id,

@@ -199,9 +199,9 @@ impl PeerState {
         self.lapsed > 0
     }
 
-    /// Whether the peer may be asked for more now: when half of what it can take is served, for several at a time.
+    /// Whether the peer may be asked for more now: when a third of what it can take is served, for several at a time.
     pub(super) fn is_hungry(&self) -> bool {
-        self.load() <= self.pace.limit() / 2 && !self.is_held
+        self.load() <= self.pace.limit() * 2 / 3 && !self.is_held
     }
 
     pub(super) fn may_be_asked(&self, now: Instant) -> bool {
@@ -217,11 +217,11 @@ impl PeerState {
         self.flights.push_back(Flight { height, hash, is_lapsed: false });
     }
 
-    /// Bytes of blocks came. Returns by how much the peer's rate has changed.
-    pub(super) fn received(&mut self, now: Instant, bytes: u64) -> f64 {
+    /// Bytes of blocks came.
+    pub(super) fn received(&mut self, now: Instant, bytes: u64) {
         self.bytes += bytes;
         self.stall.received(now, bytes);
-        self.pace.received(now, bytes)
+        self.pace.received(now, bytes);
     }
 
     /// The request for a block, and its place among the others.

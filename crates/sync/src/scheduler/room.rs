@@ -10,6 +10,7 @@ use tipward_peer::{PeerId, wire::BlockPart};
 
 use super::{
     Output, Scheduler,
+    flow::FlowInput,
     peers::{Arriving, Mode, PeerState, Place},
 };
 use crate::BlockId;
@@ -30,7 +31,7 @@ pub(super) struct Room {
     pub(super) collecting: usize,
     /// Bytes of parts of blocks that have no room.
     pub(super) waiting: u64,
-    /// Who is held with such a block.
+    /// Who is held because of such a block. It may be complete by now: what was read already still comes.
     pub(super) held: BTreeSet<PeerId>,
 }
 
@@ -60,7 +61,10 @@ impl Scheduler {
 
     /// Collects or streams the block that arrives from this peer, if either is possible.
     pub(super) fn admit(&mut self, now: Instant, id: PeerId) -> bool {
-        let Some(arriving) = self.peers.get(&id).and_then(|peer| peer.arriving.as_ref()) else { return true };
+        let arriving = self.peers.get(&id).and_then(|peer| peer.arriving.as_ref());
+        let Some(arriving) = arriving.filter(|arriving| arriving.mode == Mode::Wait) else {
+            return self.committed() <= self.ahead_budget();
+        };
         let (place, size) = (arriving.place, arriving.size);
         let waited: u64 = arriving.parts.iter().map(|part| part.bytes.len() as u64).sum();
         if self.has_room(size - waited.min(size), place) {
@@ -115,7 +119,6 @@ impl Scheduler {
         waiting.sort_unstable();
         for (_, id) in waiting {
             if self.admit(now, id) {
-                self.room.held.remove(&id);
                 self.release(id, now);
                 self.throttle(now);
             }
@@ -132,14 +135,14 @@ impl Scheduler {
             ..*arriving
         };
         let hash = given_up.hash;
-        self.give_up(id, &given_up);
+        self.give_up(&given_up);
         self.lapse(id, |flight| flight.hash == hash);
         self.release(id, now);
     }
 
     /// Frees what an arriving block has taken, and tells the sink if it has got parts of it.
-    pub(super) fn give_up(&mut self, id: PeerId, arriving: &Arriving) {
-        self.settle_room(id, arriving);
+    pub(super) fn give_up(&mut self, arriving: &Arriving) {
+        self.settle_room(arriving);
         if let (Mode::Stream, Place::Height(height)) = (arriving.mode, arriving.place) {
             self.stream = None;
             self.unapplied.push(0);
@@ -166,7 +169,7 @@ impl Scheduler {
     /// Holds the peer whose block passes through when the sink does not keep up.
     fn throttle(&mut self, now: Instant) {
         if let Some(id) = self.stream
-            && self.unapplied.bytes > self.options.byte_budget / STREAM_SHARE
+            && !self.may_stream(STREAM_SHARE)
         {
             self.hold(id, now);
         }
@@ -175,10 +178,16 @@ impl Scheduler {
     /// The sink has taken something: whoever streams may go on.
     pub(super) fn stream_on(&mut self, now: Instant) {
         if let Some(id) = self.stream
-            && self.unapplied.bytes <= self.options.byte_budget / STREAM_SHARE / 2
+            && self.may_stream(2 * STREAM_SHARE)
         {
             self.release(id, now);
         }
+    }
+
+    /// Whether the sink can be given more parts; always if it has none, or nothing would ever make room.
+    fn may_stream(&self, share: u64) -> bool {
+        let budget = self.options.byte_budget;
+        self.unapplied.bytes == 0 || self.unapplied.bytes <= budget / share && self.committed() <= budget
     }
 
     /// Reads nothing more from a peer. What it would send after the arriving block is asked of others.
@@ -188,21 +197,24 @@ impl Scheduler {
         peer.pace.idle(now);
         let hash = peer.arriving.as_ref().map(|arriving| arriving.hash);
         self.outputs.push_back(Output::Hold(id));
+        self.untold.push_back(FlowInput::Held(id));
         self.lapse(id, |flight| Some(flight.hash) != hash);
     }
 
     pub(super) fn release(&mut self, id: PeerId, now: Instant) {
         let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.is_held) else { return };
+        self.room.held.remove(&id);
         peer.is_held = false;
         peer.stall.restart(now);
         if peer.load() > 0 {
             peer.pace.asked(now);
         }
         self.outputs.push_back(Output::Resume(id));
+        self.untold.push_back(FlowInput::Released(id));
         self.note_hunger(id);
     }
 
-    pub(super) fn settle_room(&mut self, id: PeerId, arriving: &Arriving) {
+    pub(super) fn settle_room(&mut self, arriving: &Arriving) {
         let kept: u64 = arriving.parts.iter().map(|part| part.bytes.len() as u64).sum();
         self.room.partial -= kept;
         match arriving.mode {
@@ -210,10 +222,7 @@ impl Scheduler {
                 self.room.reserved -= arriving.size;
                 self.room.collecting -= 1;
             }
-            Mode::Wait => {
-                self.room.waiting -= kept;
-                self.room.held.remove(&id);
-            }
+            Mode::Wait => self.room.waiting -= kept,
             Mode::Stream | Mode::Drain => {}
         }
     }

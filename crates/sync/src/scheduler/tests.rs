@@ -60,6 +60,10 @@ impl Chain for Tree {
         self.best.get(height as usize).copied()
     }
 
+    fn find(&self, hash: BlockHash) -> Option<BlockId> {
+        self.parents.get(&hash).map(|&(height, _)| BlockId { height, hash })
+    }
+
     fn fork_point(&self, mut hash: BlockHash) -> Option<BlockId> {
         loop {
             let (height, parent) = *self.parents.get(&hash)?;
@@ -177,6 +181,7 @@ struct Sim {
     applied: Vec<BlockHash>,
     rollbacks: usize,
     dropped: Vec<(PeerId, String)>,
+    penalised: Vec<(PeerId, String)>,
     synced: Option<BlockId>,
     stopped: bool,
     most_buffered: u64,
@@ -200,6 +205,7 @@ impl Sim {
             applied: Vec::new(),
             rollbacks: 0,
             dropped: Vec::new(),
+            penalised: Vec::new(),
             synced: None,
             stopped: false,
             most_buffered: 0,
@@ -287,6 +293,7 @@ impl Sim {
                 Output::Event(Event::Synced { tip }) => self.synced = Some(tip),
                 Output::Stopped => self.stopped = true,
                 Output::Failed(reason) => panic!("{reason}"),
+                Output::Penalise(peer, fault) => self.penalised.push((peer, fault.to_string())),
                 Output::Event(_) | Output::Headers(_) => {}
                 other => panic!("{other:?}"),
             }
@@ -540,6 +547,8 @@ fn a_lie_about_the_height_does_not_hold_up_the_rest() {
     let mut sim = Sim::new(SyncOptions::default(), vec![liar, Model::honest(&chain)]);
     sim.run();
     assert_eq!(sim.synced.map(|tip| tip.height), Some(100));
+    let told = "claims height 1000100 and has shown 100".to_owned();
+    assert_eq!(sim.penalised, [(PeerId(0), told)]);
 }
 
 #[test]

@@ -157,10 +157,9 @@ impl Window {
         true
     }
 
-    /// The first block went to the sink in parts.
+    /// The first block went to the sink in parts. [`skip_sent`](Self::skip_sent) moves on.
     pub(super) fn pass_front(&mut self) {
         self.settle(self.base, State::Sent);
-        self.skip_sent();
     }
 
     /// Takes the first block if it is there.
