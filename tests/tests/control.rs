@@ -34,6 +34,11 @@ fn chain(blocks: u32) -> SimChain {
     SimChain::generate(Network::BTC_REGTEST, ChainSpec::new(blocks, 5))
 }
 
+/// Waits for the end, which comes within two minutes or not at all.
+async fn finish(node: &mut Node) {
+    tokio::time::timeout(Duration::from_secs(120), node.wait()).await.unwrap().unwrap();
+}
+
 fn in_flight(progress: &Progress) -> usize {
     progress.shares.iter().map(|peer| peer.share.in_flight).sum()
 }
@@ -81,7 +86,7 @@ async fn a_peer_that_is_added_takes_its_share() {
         BTreeMap::from(addresses.each_ref().map(|a| (a, ()))).keys().copied().collect::<Vec<_>>()
     );
     assert!(shares.values().all(|agent| agent.starts_with("/tipward-simnet:")), "{shares:?}");
-    node.wait().await.unwrap();
+    finish(&mut node).await;
     let progress = control.progress();
     let brought: u64 = progress.shares.iter().map(|peer| peer.share.blocks).sum();
     assert!(brought >= progress.blocks && progress.blocks == 300, "{progress:?}");
@@ -100,7 +105,7 @@ async fn a_banned_peer_stays_away_and_others_bring_what_it_owed() {
     control.ban_peer(one.address().into(), "for the test").await.unwrap();
     let progress = wait_for(&node, "its end", |progress| progress.peers == 1).await;
     assert_eq!(progress.shares.len(), 1);
-    node.wait().await.unwrap();
+    finish(&mut node).await;
     assert_eq!((one.stats().handshakes, node.progress().blocks), (1, 300));
 }
 
@@ -109,7 +114,7 @@ async fn the_last_progress_is_exact() {
     let (chain, dir) = (chain(300), tempfile::tempdir().unwrap());
     let (one, other) = (serve(&chain, Behaviour::Honest).await, serve(&chain, Behaviour::Honest).await);
     let mut node = builder(dir.path(), &[&one, &other]).stop_when_synced().spawn().await.unwrap();
-    node.wait().await.unwrap();
+    finish(&mut node).await;
     let progress = node.progress();
     // Genesis is known and does not travel.
     let bytes: usize = chain.blocks()[1..].iter().map(|block| block.raw.len()).sum();
@@ -181,7 +186,7 @@ async fn a_block_larger_than_the_budget_reaches_the_sink() {
             builder = builder.connect(server.address().into());
         }
         let mut node = builder.spawn().await.unwrap();
-        node.wait().await.unwrap();
+        finish(&mut node).await;
         let found = blocks.lock().unwrap();
         assert_eq!(found.len(), chain.blocks().len());
         for (block, (bytes, is_streamed)) in chain.blocks().iter().zip(found.iter()) {
