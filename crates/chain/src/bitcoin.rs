@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use tipward_sync::{
-    Block, BlockId,
+    Block, BlockHead, BlockId,
     peer::{
         Protocol,
         bitcoin::Bitcoin,
@@ -73,8 +73,9 @@ struct ProofOfWork {
     chain_block: Option<(u64, BlockHash)>,
 }
 
-impl HeaderRules for ProofOfWork {
-    fn check(&self, header: &Header, height: u64) -> Result<Work, HeaderError> {
+impl ProofOfWork {
+    /// The work of a header wherever it is.
+    fn work(&self, header: &Header) -> Result<Work, HeaderError> {
         let bits = BlockHeader::from_bytes(eighty(&header.raw)?).bits;
         let hash = header.hash;
         let target = bits.to_target_within(self.limit);
@@ -82,12 +83,27 @@ impl HeaderRules for ProofOfWork {
         if !target.is_met_by(hash) {
             return Err(HeaderError::ProofOfWork { hash, bits: bits.to_string() });
         }
+        Ok(target.work())
+    }
+}
+
+impl HeaderRules for ProofOfWork {
+    fn check(&self, header: &Header, height: u64) -> Result<Work, HeaderError> {
+        let work = self.work(header)?;
         match self.chain_block {
-            Some((at, expected)) if at == height && expected != hash => {
-                Err(HeaderError::OtherChain { hash, height, expected })
+            Some((at, expected)) if at == height && expected != header.hash => {
+                Err(HeaderError::OtherChain { hash: header.hash, height, expected })
             }
-            _ => Ok(target.work()),
+            _ => Ok(work),
         }
+    }
+
+    fn read_head(&self, start: &[u8]) -> Result<BlockHead, HeaderError> {
+        let raw = start.first_chunk().ok_or(HeaderError::Length { len: start.len() })?;
+        let header = Header::from(BlockHeader::from_bytes(raw));
+        self.work(&header)?;
+        let parents = Some(header.parent).filter(|parent| *parent != BlockHash::ZERO).into_iter().collect();
+        Ok(BlockHead { header, parents, index: None })
     }
 }
 
@@ -107,6 +123,39 @@ mod tests {
             assert_eq!(block.bytes(), Network::genesis_block(network));
             assert!(network.rules().check(&network.genesis_header(), 0).is_ok());
         }
+    }
+
+    #[test]
+    fn a_block_tells_its_header_if_that_has_its_work() {
+        for network in Network::ALL {
+            let rules = network.rules();
+            let genesis = Network::genesis_block(network);
+            let head = rules.read_head(&genesis).unwrap();
+            assert_eq!((&head.header, head.parents, head.index), (&network.genesis_header(), vec![], None));
+            assert_eq!(rules.read_head(&genesis[..80]).unwrap().header, head.header, "that much is enough");
+            assert_eq!(rules.read_head(&genesis[..79]), Err(HeaderError::Length { len: 79 }));
+        }
+        let rules = Network::BTC_REGTEST.rules();
+        let parent = BlockHash::from_bytes([7; 32]);
+        let mut header = BlockHeader { parent, ..Network::BTC_REGTEST.genesis() };
+        while !header.meets_target(header.bits) {
+            header.nonce += 1;
+        }
+        let head = rules.read_head(&header.to_bytes()).unwrap();
+        assert_eq!((head.header.hash, head.parents), (header.hash(), vec![parent]));
+        while header.meets_target(header.bits) {
+            header.nonce += 1;
+        }
+        let refused = rules.read_head(&header.to_bytes());
+        assert!(matches!(refused, Err(HeaderError::ProofOfWork { .. })), "{refused:?}");
+        // Where the chain has a block of its own, that is not known without the height.
+        let mut easy = BlockHeader { bits: CompactTarget(0x2100_ffff), ..header };
+        easy.nonce = 0;
+        assert!(matches!(rules.read_head(&easy.to_bytes()), Err(HeaderError::Target { .. })));
+        assert!(matches!(
+            Network::BTC.rules().read_head(&Network::genesis_block(Network::BTC_REGTEST)),
+            Err(HeaderError::Target { .. })
+        ));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use tipward_sync::{
-    Block,
+    Block, BlockHead,
     peer::{
         Protocol,
         wire::{BlockHash, Header, bitcoin::Work},
@@ -44,6 +44,13 @@ pub trait HeaderRules: Send + Sync + fmt::Debug {
     /// # Errors
     /// The rule that it breaks.
     fn check(&self, header: &Header, height: u64) -> Result<Work, HeaderError>;
+
+    /// What a block says about itself in its first bytes, once everything about its header was checked that can be without
+    /// knowing its place in the chain.
+    ///
+    /// # Errors
+    /// There is no header, or the rule that it breaks.
+    fn read_head(&self, start: &[u8]) -> Result<BlockHead, HeaderError>;
 }
 
 /// Why a header is refused.

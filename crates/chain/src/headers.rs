@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use tipward_sync::{
-    Accepted, Block, BlockId, Chain, RefusedHeaders, Update,
+    Accepted, Block, BlockHead, BlockId, Chain, RefusedHeaders, Update,
     peer::wire::{BlockHash, Header, bitcoin::Work},
 };
 
@@ -123,6 +123,10 @@ impl Chain for HeaderChain {
         Ok(Accepted { added: new.len(), last: Some(last.hash), update })
     }
 
+    fn read_head(&self, start: &[u8]) -> Option<BlockHead> {
+        self.rules.read_head(start).ok()
+    }
+
     fn local_block(&self, id: BlockId) -> Option<Block> {
         (id == self.genesis.id).then(|| self.genesis.clone())
     }
@@ -138,6 +142,7 @@ fn join(mut first: Update, next: Update) -> Update {
 
 #[cfg(test)]
 mod tests {
+    use tipward_simnet::SimChain;
     use tipward_sync::peer::wire::bitcoin::{BlockHeader, Network};
 
     use super::*;
@@ -188,6 +193,28 @@ mod tests {
         let overlap = [&second[3..], &next[..], &more[..]].concat();
         assert_eq!(chain.accept(&overlap).unwrap().added, 2);
         assert_eq!(chain.tip().height, 8);
+    }
+
+    /// What the inventory flow needs: a block that came unannounced names its parent and can be accepted.
+    #[test]
+    fn a_block_can_be_taken_by_its_own_header() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut chain = open(&dir, None);
+        let mut blocks = SimChain::genesis(Network::BTC_REGTEST);
+        blocks.extend_sized(3, 300..=5000, 1);
+        for block in &blocks.blocks()[1..] {
+            let head = chain.read_head(&block.raw).unwrap();
+            assert_eq!((head.header.hash, &head.parents[..]), (block.hash, &[block.header.parent][..]));
+            assert_eq!(chain.accept(&[head.header]).unwrap().added, 1);
+        }
+        assert_eq!(chain.tip().hash, blocks.tip().hash);
+        let mut raw = blocks.tip().raw.to_vec();
+        while BlockHeader::from_bytes(raw.first_chunk().unwrap()).meets_target(Network::BTC_REGTEST.pow_limit)
+        {
+            raw[76] = raw[76].wrapping_add(1);
+        }
+        assert_eq!(chain.read_head(&raw), None);
+        assert_eq!(chain.read_head(b"no header"), None);
     }
 
     #[test]

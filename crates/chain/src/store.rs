@@ -54,6 +54,16 @@ pub enum StoreError {
         /// What does not fit.
         problem: String,
     },
+    /// Parts of a block do not follow each other, or are not all of it.
+    #[error("block {block}: {found} bytes of it came, {expected} were due")]
+    Parts {
+        /// The block.
+        block: BlockHash,
+        /// How many bytes came, the part included that does not fit.
+        found: u64,
+        /// How many had to.
+        expected: u64,
+    },
     /// The system reported an error.
     #[error("{}: {source}", path.display())]
     Io {

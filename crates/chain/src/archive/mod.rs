@@ -2,8 +2,10 @@
 //!
 //! Segments have the nodes' own framing (`magic | length | block`), so other tools read them too. The index is a `redb`
 //! file; a block counts when it is in there. Bytes are written and synced before their index entries are, so after a crash
-//! a segment may have a tail that nobody points to, which is cut on opening, and never the other way round.
+//! a segment may have a tail that nobody points to, which is cut on opening, and never the other way round. So a block that
+//! comes in parts can be written as they come.
 
+mod parts;
 mod segments;
 mod sink;
 
@@ -17,6 +19,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use tipward_sync::{Block, BlockId, peer::wire::BlockHash};
 
 use crate::{Coin, StoreError, store::open_database};
+use parts::Begun;
 use segments::Segments;
 pub use sink::ArchiveSink;
 
@@ -48,6 +51,8 @@ pub struct Archive {
     index_path: PathBuf,
     database: Database,
     segments: Segments,
+    /// The block of which parts were taken and not yet the end.
+    begun: Option<Begun>,
 }
 
 impl Archive {
@@ -68,7 +73,7 @@ impl Archive {
         };
         transaction.commit().map_err(StoreError::database(&path))?;
         let segments = Segments::open(dir, coin.magic(), end)?;
-        Ok(Self { index_path: path, database, segments })
+        Ok(Self { index_path: path, database, segments, begun: None })
     }
 
     /// The network that the archive in `dir` belongs to; `None` if there is none.
@@ -94,11 +99,13 @@ impl Archive {
     }
 
     /// Appends blocks of the best chain, each the child of the one before, and makes them durable. A block that is there
-    /// from before a rollback is not written again.
+    /// from before a rollback is not written again. The first may be one that is [streamed](Block::is_streamed), whose parts
+    /// [`append_part`](Self::append_part) has taken; of any other block that was begun nothing stays.
     ///
     /// # Errors
-    /// They can't be written; none of them counts then.
+    /// They can't be written, or parts are missing; none of them counts then.
     pub fn append(&mut self, blocks: &[Block]) -> Result<(), StoreError> {
+        let mut streamed = self.complete(blocks.first().filter(|first| first.is_streamed))?;
         let transaction = self.database.begin_write().map_err(self.failed())?;
         {
             let mut index = transaction.open_table(BLOCKS).map_err(self.failed())?;
@@ -106,7 +113,10 @@ impl Archive {
             for block in blocks {
                 let hash = block.id.hash.as_bytes();
                 if index.get(hash).map_err(self.failed())?.is_none() {
-                    let (segment, offset) = self.segments.append(block)?;
+                    let (segment, offset) = match streamed.take() {
+                        Some(place) => place,
+                        None => self.segments.append(block)?,
+                    };
                     let entry = (segment, offset, block.size, block.transactions, block.id.height);
                     index.insert(hash, entry).map_err(self.failed())?;
                 }
@@ -124,6 +134,7 @@ impl Archive {
     /// # Errors
     /// The index can't be written.
     pub fn rollback(&mut self, height: u64) -> Result<(), StoreError> {
+        self.abort()?;
         let transaction = self.database.begin_write().map_err(self.failed())?;
         {
             let mut heights = transaction.open_table(HEIGHTS).map_err(self.failed())?;

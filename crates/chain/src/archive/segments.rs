@@ -18,9 +18,11 @@ const WRITE_BUFFER: usize = 1 << 20;
 pub(super) struct Segments {
     dir: PathBuf,
     magic: [u8; 4],
-    /// The segment that is written to, and its length.
+    /// The segment that is written to, and where its last whole record ends.
     number: u32,
     len: u64,
+    /// The length of a record behind that which is begun; all else there is to be cut.
+    begun: u64,
     file: BufWriter<File>,
 }
 
@@ -45,7 +47,7 @@ impl Segments {
                 Err(error) => return Err(StoreError::io(&path)(error)),
             }
         }
-        let mut segments = Self { dir: dir.to_owned(), magic, number, len, file: writer(file) };
+        let mut segments = Self { dir: dir.to_owned(), magic, number, len, begun: 0, file: writer(file) };
         segments.file.seek(SeekFrom::Start(len)).map_err(StoreError::io(&path))?;
         Ok(segments)
     }
@@ -57,19 +59,49 @@ impl Segments {
 
     /// Writes a block; returns where its first byte is.
     pub(super) fn append(&mut self, block: &Block) -> Result<(u32, u64), StoreError> {
-        let header = blk_frame_header(self.magic, block.size);
-        let record = header.len() as u64 + block.size;
-        if self.len > 0 && self.len + record > SEGMENT_SIZE {
+        let place = self.begin(block.size)?;
+        for part in &block.parts {
+            self.write(&part.bytes)?;
+        }
+        self.complete();
+        Ok(place)
+    }
+
+    /// Begins the record of a block of that size; returns where its first byte will be. The rest is for
+    /// [`write`](Self::write), and then [`complete`](Self::complete) or [`cut`](Self::cut).
+    pub(super) fn begin(&mut self, size: u64) -> Result<(u32, u64), StoreError> {
+        if self.begun > 0 {
+            // A record that could not be written to its end.
+            self.cut()?;
+        }
+        let header = blk_frame_header(self.magic, size);
+        if self.len > 0 && self.len + header.len() as u64 + size > SEGMENT_SIZE {
             self.next_segment()?;
         }
+        self.write(&header)?;
+        Ok((self.number, self.len + self.begun))
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.begun += bytes.len() as u64;
+        self.file.write_all(bytes).map_err(StoreError::io(&segment_path(&self.dir, self.number)))
+    }
+
+    /// What was begun is a record now.
+    pub(super) fn complete(&mut self) {
+        self.len += std::mem::take(&mut self.begun);
+    }
+
+    /// Cuts off what was begun.
+    pub(super) fn cut(&mut self) -> Result<(), StoreError> {
         let failed = StoreError::io(&segment_path(&self.dir, self.number));
-        self.file.write_all(&header).map_err(&failed)?;
-        for part in &block.parts {
-            self.file.write_all(&part.bytes).map_err(&failed)?;
-        }
-        let offset = self.len + header.len() as u64;
-        self.len += record;
-        Ok((self.number, offset))
+        // What is still in the buffer must not be written after all.
+        let file = self.file.get_ref().try_clone().map_err(&failed)?;
+        drop(std::mem::replace(&mut self.file, writer(file)).into_parts());
+        self.file.get_ref().set_len(self.len).map_err(&failed)?;
+        self.file.seek(SeekFrom::Start(self.len)).map_err(&failed)?;
+        self.begun = 0;
+        Ok(())
     }
 
     /// Makes durable what was written.

@@ -1,6 +1,6 @@
 //! The archive as a sink. It uses nothing that a sink of yours could not.
 
-use tipward_sync::{Block, BlockId, BlockSink, SinkError, async_trait};
+use tipward_sync::{Block, BlockId, BlockSink, SinkError, async_trait, peer::wire::BlockPart};
 
 use super::Archive;
 use crate::StoreError;
@@ -10,7 +10,7 @@ const BATCH_BYTES: u64 = 8 << 20;
 /// Or so many of them.
 const BATCH_BLOCKS: usize = 1000;
 
-/// Writes blocks to an [`Archive`] in batches, since every batch waits for the disk.
+/// Writes blocks to an [`Archive`] in batches, since every batch waits for the disk; those too large to be held part by part.
 #[derive(Debug)]
 pub struct ArchiveSink {
     /// Away while a batch is being written; for good if that panicked.
@@ -49,12 +49,29 @@ impl BlockSink for ArchiveSink {
     }
 
     async fn apply(&mut self, block: Block) -> Result<(), SinkError> {
+        if block.is_streamed {
+            return self.blocking(move |archive| archive.append(&[block])).await;
+        }
         self.pending_bytes += block.size;
         self.pending.push(block);
         if self.pending_bytes >= BATCH_BYTES || self.pending.len() >= BATCH_BLOCKS {
             self.flush().await?;
         }
         Ok(())
+    }
+
+    fn takes_parts(&self) -> bool {
+        true
+    }
+
+    async fn apply_part(&mut self, block: BlockId, part: BlockPart) -> Result<(), SinkError> {
+        // The blocks before it come first.
+        self.flush().await?;
+        self.blocking(move |archive| archive.append_part(block, &part)).await
+    }
+
+    async fn abort(&mut self, _: BlockId) -> Result<(), SinkError> {
+        self.blocking(Archive::abort).await
     }
 
     async fn rollback(&mut self, to: BlockId) -> Result<(), SinkError> {

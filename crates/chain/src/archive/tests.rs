@@ -5,6 +5,8 @@ use tipward_sync::peer::wire::{BlockPart, DownloadId, bitcoin::Network};
 
 use super::*;
 
+mod parts;
+
 fn block(height: u64, branch: u8, size: usize) -> Block {
     let mut hash = [branch; 32];
     hash[..8].copy_from_slice(&height.to_le_bytes());
