@@ -66,15 +66,9 @@ pub fn large() -> usize {
 /// The transactions of [`block`] over and over.
 #[must_use]
 pub fn mixed() -> Input {
-    mixed_of(large())
-}
-
-/// As [`mixed`], of so many bytes, or one transaction list less.
-#[must_use]
-pub fn mixed_of(size: usize) -> Input {
     let block = block();
     let transactions = block.bytes.slice(block.first_transaction()..);
-    let copies = size / transactions.len();
+    let copies = large() / transactions.len();
     assemble("the block's transactions", block.transactions * copies as u64, |output| {
         (0..copies).for_each(|_| output.put_slice(&transactions));
     })

@@ -72,7 +72,10 @@ fn large() {
     ];
     let (nodes, ports) = Nodes::start("serve-large");
     println!("blocks of 32 MiB from {NODES} nodes, medians of {} rounds", rounds());
-    println!("  {:28} GB/s   of one connection with the same checks   with checksum   peak MiB", "");
+    println!(
+        "  {:28} GB/s   of one connection with the same checks   with checksum   cpu s/GB: receiver + nodes   peak MiB",
+        ""
+    );
     let measured = measure(&rows, "large", &nodes, &ports);
     let rate = |m: &Measured| m.bytes / m.seconds / 1e9;
     for (row, rounds) in rows.iter().zip(&measured) {
@@ -81,11 +84,13 @@ fn large() {
         };
         let same = usize::from(row.checks == Checks::All);
         println!(
-            "  {:28} {:4.2}   {:36.0} %   {:11.0} %   {:8.0}",
+            "  {:28} {:4.2}   {:36.0} %   {:11.0} %   {:18.2} + {:.2}   {:8.0}",
             row.name,
             median(rounds.iter().map(rate)),
             ratio(&measured[same]),
             ratio(&measured[0]),
+            median(rounds.iter().map(|m| 1e9 * m.processor / m.bytes)),
+            median(rounds.iter().map(|m| 1e9 * m.nodes_processor / m.bytes)),
             rounds.iter().map(|m| m.peak).fold(0.0, f64::max),
         );
     }

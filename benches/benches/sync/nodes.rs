@@ -8,12 +8,12 @@ use std::{
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tipward_benches::{Input, block, mixed_of};
+use tipward_benches::transaction;
 use tipward_chain::sync::peer::wire::{
-    BlockHash, Dialect, Incoming,
+    BlockHash, Dialect, Incoming, Txid,
     bitcoin::{
-        Block, BlockHeader, Codec, MAX_HEADERS, MerkleBuilder, Message, Network, NetworkAddress, Services,
-        Version,
+        BlockHeader, Codec, MAX_HEADERS, MerkleBuilder, Message, Network, NetworkAddress, Services, Version,
+        encode_compact_size,
     },
     sha256d,
 };
@@ -87,12 +87,11 @@ struct Large {
 
 impl Large {
     fn generate(count: usize) -> Self {
-        let large = mixed_of(LARGE_BLOCK);
-        let body = large.bytes.slice(BlockHeader::SIZE..);
-        let merkle_root = root(&large);
+        let (body, merkle_root) = body();
+        let mut whole = BytesMut::zeroed(BlockHeader::SIZE);
+        whole.put_slice(&body);
         let mut chain = Self { headers: Vec::new(), hashes: Vec::new(), checksums: Vec::new(), body };
         let (mut parent, mut time) = (LARGE.genesis_hash(), LARGE.genesis().time);
-        let mut whole = BytesMut::from(&large.bytes[..]);
         for _ in 0..count {
             time += 600;
             let mut header =
@@ -129,16 +128,30 @@ impl Large {
     }
 }
 
-/// The merkle root of the transactions of [`block`] over and over.
-fn root(large: &Input) -> [u8; 32] {
-    let one = Block::new(block().bytes).expect("a block");
-    let txids: Vec<_> = one.transactions().map(|transaction| transaction.txid()).collect();
-    let count = usize::try_from(large.transactions).expect("a count");
-    let mut merkle = MerkleBuilder::new();
-    txids.iter().cycle().take(count).for_each(|txid| merkle.push(*txid));
-    let (root, mutated) = merkle.finish();
-    assert!(!mutated, "the transactions repeat in a way that has a root of two lists");
-    root
+/// Transactions of 200 to 700 bytes with their count before them, and their merkle root.
+fn body() -> (Bytes, [u8; 32]) {
+    let mut random = fastrand::Rng::with_seed(1);
+    let (mut transactions, mut merkle, mut count) = (BytesMut::new(), MerkleBuilder::new(), 0_u32);
+    while transactions.len() < LARGE_BLOCK - 1000 {
+        let mut one = BytesMut::new();
+        if count == 0 {
+            // A coinbase spends nothing.
+            transaction(&[50], &[25], &mut one);
+            one[5..37].fill(0);
+            one[37..41].fill(0xff);
+        } else {
+            transaction(&vec![107; random.usize(1..=3)], &vec![25; random.usize(1..=6)], &mut one);
+            // No two spend the same.
+            one[5..9].copy_from_slice(&count.to_le_bytes());
+        }
+        merkle.push(Txid::from_bytes(sha256d(&one)));
+        transactions.put_slice(&one);
+        count += 1;
+    }
+    let mut body = BytesMut::new();
+    encode_compact_size(u64::from(count), &mut body);
+    body.put_slice(&transactions);
+    (body.freeze(), merkle.finish().0)
 }
 
 /// Shakes hands, and answers questions for headers and blocks.

@@ -120,7 +120,8 @@ impl Counts {
 async fn sync(network: &'static Network, options: ManagerOptions) -> Counts {
     let dir = std::env::temp_dir().join(format!("tipward-bench-{}", std::process::id()));
     let counts = Arc::new(Mutex::new(Counts::new(Instant::now())));
-    let mut builder = Node::builder(network, &dir).sink(Counter(counts.clone())).stop_when_synced();
+    let mut builder =
+        Node::builder(network, &dir).sink(Counter(counts.clone())).stop_when_synced().give_up_without_peers();
     builder.peers = options;
     let mut node = builder.spawn().await.expect("a node");
     node.wait().await.expect("a sync to the tip");
@@ -192,6 +193,7 @@ async fn connections(network: &'static Network, mut options: ManagerOptions) -> 
     while in_flight.values().any(|count| *count > 0) {
         inbox.recv_many(&mut batch, 64).await;
         for event in batch.drain(..) {
+            assert!(!matches!(event, PeerEvent::Disconnected { .. }), "lost a node");
             if let PeerEvent::Reply { peer, reply: Reply::BlockEnd(end) } = event {
                 counts.add(end.size);
                 let in_flight = in_flight.get_mut(&peer).expect("it was asked");

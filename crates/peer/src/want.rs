@@ -79,9 +79,10 @@ pub enum Reply {
         /// The message was full: the peer has more after the last of them.
         more: bool,
     },
-    /// The peer has these blocks.
+    /// The peer has these blocks, in its order: the answer to [`Want::BlocksAfter`], or told unasked. What the peer lists is
+    /// here as it came; [`BlockHash::ZERO`] may be among it.
     Announced(Vec<BlockHash>),
-    /// The peer has a new tip, and tells unasked. Comes after the headers that say so.
+    /// The peer has a new tip, and tells unasked. Comes after the headers or the list of blocks that say so.
     NewTip(BlockHash),
     /// The peer has these transactions.
     AnnouncedTransactions(Vec<Txid>),

@@ -2,7 +2,8 @@
 
 use tipward_wire::bitcoin::RejectCode;
 
-/// What a node does with those who connect. All but the first are what peers of the real network do as well.
+/// What a node does with those who connect. All but the first are what peers of the real network do as well. One that comes
+/// and goes is [stopped](crate::SimNode::stop) and restarted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Behaviour {
@@ -38,6 +39,13 @@ pub enum Behaviour {
     OversizedLength,
     /// Closes the connection in the middle of a block.
     TruncatedFrame,
+    /// Comes to this in the middle of a block, after so many.
+    Midway {
+        /// Blocks served on each connection before.
+        blocks: u32,
+        /// What happens then.
+        then: Midway,
+    },
     /// Sends headers that do not link to each other.
     UnlinkedHeaders,
     /// Sends headers that link to nothing known.
@@ -46,6 +54,15 @@ pub enum Behaviour {
     HeadersWithoutWork,
     /// Sends another block than the one asked for.
     UnrequestedBlock,
+    /// Sends its last block unasked, once, after the handshake.
+    PushesBlock,
+    /// Says `notfound` to whoever asks for blocks.
+    LacksBlocks,
+    /// Shows its chain up to this height only, and claims no more.
+    StaleTip {
+        /// The height of the last block that it shows.
+        height: u64,
+    },
     /// Sends blocks in which a transaction was changed.
     WrongMerkleRoot,
     /// Accepts connections, reads, and says nothing.
@@ -76,6 +93,22 @@ pub enum Behaviour {
         code: RejectCode,
         /// The reason as text, at most 111 bytes.
         reason: &'static str,
+    },
+}
+
+/// What a node comes to in the middle of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Midway {
+    /// It closes the connection.
+    Closes,
+    /// It resets the connection (RST instead of FIN).
+    Resets,
+    /// It sends nothing more, and keeps the connection.
+    Stalls,
+    /// It sends the rest, and all that follows, at this rate.
+    Trickles {
+        /// The rate, at least 1.
+        bytes_per_second: u32,
     },
 }
 

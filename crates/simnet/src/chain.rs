@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, sync::OnceLock};
 
-use bytes::Bytes;
 use tipward_wire::{
     BlockHash, Txid,
     bitcoin::{BlockHeader, Network},
@@ -10,10 +9,13 @@ use tipward_wire::{
 
 use self::filters::ChainFilters;
 
+mod block;
 mod filters;
 mod generate;
 mod load;
+mod sized;
 
+pub use block::SimBlock;
 pub use load::LoadError;
 
 /// The version of blocks that signal for nothing (BIP 9).
@@ -57,17 +59,6 @@ impl ChainSpec {
     }
 }
 
-/// A block of a chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SimBlock {
-    /// Its hash.
-    pub hash: BlockHash,
-    /// Its header.
-    pub header: BlockHeader,
-    /// The whole block as it travels.
-    pub raw: Bytes,
-}
-
 /// A chain of blocks, each the child of the one before.
 #[derive(Debug, Clone)]
 pub struct SimChain {
@@ -87,11 +78,7 @@ impl SimChain {
     /// The genesis block alone.
     #[must_use]
     pub fn genesis(network: &'static Network) -> Self {
-        let block = SimBlock {
-            hash: network.genesis_hash(),
-            header: network.genesis(),
-            raw: network.genesis_block(),
-        };
+        let block = SimBlock::whole(network.genesis(), network.genesis_block());
         let mut chain = Self::empty(network);
         chain.push(block, None);
         chain
@@ -109,7 +96,7 @@ impl SimChain {
         let mut raw = network.genesis_block().to_vec();
         raw[..BlockHeader::SIZE].copy_from_slice(&header.to_bytes());
         let mut chain = Self::empty(network);
-        chain.push(SimBlock { hash: header.hash(), header, raw: raw.into() }, None);
+        chain.push(SimBlock::whole(header, raw.into()), None);
         chain.extend(spec);
         chain
     }
@@ -178,6 +165,11 @@ impl SimChain {
     #[must_use]
     pub fn position(&self, hash: BlockHash) -> Option<usize> {
         self.positions.get(&hash).copied()
+    }
+
+    /// Computes every block's checksum now instead of when it is first served, for who measures its peers.
+    pub fn prepare(&self) {
+        self.blocks.iter().map(SimBlock::checksum).for_each(drop);
     }
 
     fn push(&mut self, block: SimBlock, coinbase: Option<(Txid, u64)>) {

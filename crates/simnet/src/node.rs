@@ -3,13 +3,16 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tipward_wire::bitcoin::Transaction;
 use tokio::{
-    net::{TcpListener, ToSocketAddrs},
-    sync::{broadcast::error::RecvError, oneshot, watch},
+    net::{TcpListener, TcpStream, ToSocketAddrs},
+    sync::{broadcast::error::RecvError, mpsc, oneshot, watch},
     task::{JoinHandle, JoinSet},
     time::sleep_until,
 };
@@ -32,40 +35,60 @@ pub struct SimNode {
     shared: Arc<Shared>,
     /// One task for each node that this one relays to.
     relays: Mutex<JoinSet<()>>,
-    stop: oneshot::Sender<()>,
+    orders: mpsc::Sender<Order>,
     task: JoinHandle<()>,
+}
+
+/// What a node's task is told. It ends when there is nobody left to tell it anything.
+#[derive(Debug)]
+enum Order {
+    /// Let everything go, and say so.
+    Stop(oneshot::Sender<()>),
+    /// Listen again.
+    Start(TcpListener),
 }
 
 /// What all connections of a node have in common.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) options: SimOptions,
+    pub(crate) behaviour: watch::Sender<Behaviour>,
+    is_dead: AtomicBool,
     pub(crate) mempool: Mempool,
     pub(crate) addresses: Mutex<Vec<SocketAddr>>,
     pub(crate) counters: Counters,
 }
 
+impl Shared {
+    /// Whether connections end because the node dies.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.is_dead.load(Ordering::Acquire)
+    }
+}
+
 impl SimNode {
-    /// Listens on `address` (port 0 takes a free one) and serves `chain`, as a [`Behaviour`] or [`SimOptions`] say. Must be
+    /// Listens on `address` (port 0 takes a free one) and serves `chain`, which nodes can share, as a [`Behaviour`] or [`SimOptions`] say. Must be
     /// called within a tokio runtime.
     ///
     /// # Errors
     /// The address can't be bound.
     pub async fn spawn(
-        chain: SimChain,
+        chain: impl Into<Arc<SimChain>>,
         options: impl Into<SimOptions>,
         address: impl ToSocketAddrs,
     ) -> io::Result<Self> {
         let options = options.into();
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let (chain, watched) = watch::channel(Arc::new(served(chain, &options)));
-        let (stop, stopped) = oneshot::channel();
+        let (behaviour, _) = watch::channel(options.behaviour);
+        let (chain, watched) = watch::channel(served(chain.into(), options.behaviour, options.seed));
+        let (orders, ordered) = mpsc::channel(1);
         let addresses = Mutex::new(options.addresses.clone());
         let (mempool, counters) = (Mempool::new(), Counters::default());
-        let shared = Arc::new(Shared { options, mempool, addresses, counters });
-        let task = tokio::spawn(listen(listener, watched, shared.clone(), stopped));
-        Ok(Self { address, chain, shared, relays: Mutex::default(), stop, task })
+        let is_dead = AtomicBool::new(false);
+        let shared = Arc::new(Shared { options, behaviour, is_dead, mempool, addresses, counters });
+        let task = tokio::spawn(listen(listener, watched, shared.clone(), ordered));
+        Ok(Self { address, chain, shared, relays: Mutex::default(), orders, task })
     }
 
     /// Where the node listens.
@@ -82,11 +105,37 @@ impl SimNode {
 
     /// Serves another chain from now on and announces its tip to everyone connected. Transactions that are in its new blocks,
     /// or conflict with them, leave the mempool.
-    pub fn set_chain(&self, chain: SimChain) {
-        let chain = Arc::new(served(chain, &self.shared.options));
+    pub fn set_chain(&self, chain: impl Into<Arc<SimChain>>) {
+        let behaviour = *self.shared.behaviour.borrow();
+        let chain = served(chain.into(), behaviour, self.shared.options.seed);
         let old = self.chain.send_replace(chain.clone());
         let new = chain.blocks().iter().filter(|block| old.position(block.hash).is_none());
         self.shared.mempool.remove_mined(new);
+    }
+
+    /// Behaves otherwise from now on, on connections that are open too, in the middle of a block too. What was passed over in
+    /// silence is not made up for; [`Behaviour::WrongChain`] waits for the next chain.
+    pub fn set_behaviour(&self, behaviour: Behaviour) {
+        self.shared.behaviour.send_replace(behaviour);
+    }
+
+    /// Dies as a process does that is killed: every connection is reset and nobody listens any more, when this returns. It
+    /// keeps its chain and what it has counted.
+    pub async fn stop(&self) {
+        self.shared.is_dead.store(true, Ordering::Release);
+        let (stopped, is_stopped) = oneshot::channel();
+        self.orders.send(Order::Stop(stopped)).await.ok();
+        is_stopped.await.ok();
+    }
+
+    /// Listens again at its address after [`stop`](Self::stop).
+    ///
+    /// # Errors
+    /// The address can't be bound.
+    pub async fn restart(&self) -> io::Result<()> {
+        let listener = TcpListener::bind(self.address).await?;
+        self.shared.is_dead.store(false, Ordering::Release);
+        self.orders.send(Order::Start(listener)).await.map_err(io::Error::other)
     }
 
     /// Answers `getaddr` with these addresses from now on, the first 1000 of them.
@@ -135,36 +184,44 @@ impl SimNode {
 
     /// Closes every connection and the listener.
     pub async fn shutdown(self) {
-        self.stop.send(()).ok();
+        drop(self.orders);
         self.task.await.ok();
     }
 }
 
-/// The chain that a node with these options serves when it is given `chain`.
-fn served(chain: SimChain, options: &SimOptions) -> SimChain {
-    if options.behaviour != Behaviour::WrongChain {
+/// The chain that a node serves when it is given `chain`.
+fn served(chain: Arc<SimChain>, behaviour: Behaviour, seed: u64) -> Arc<SimChain> {
+    if behaviour != Behaviour::WrongChain {
         return chain;
     }
     let blocks = u32::try_from(chain.height()).unwrap_or(u32::MAX);
-    SimChain::foreign(chain.network(), ChainSpec::new(blocks, options.seed))
+    Arc::new(SimChain::foreign(chain.network(), ChainSpec::new(blocks, seed)))
 }
 
 async fn listen(
     listener: TcpListener,
     chain: watch::Receiver<Arc<SimChain>>,
     shared: Arc<Shared>,
-    mut stopped: oneshot::Receiver<()>,
+    mut orders: mpsc::Receiver<Order>,
 ) {
     // Dropping the set ends its tasks, and with them the sockets.
     let mut connections = JoinSet::new();
-    let mut number = 0;
+    let (mut listener, mut number) = (Some(listener), 0);
     loop {
         tokio::select! {
             biased;
-            // Also when the node was dropped.
-            _ = &mut stopped => break,
+            order = orders.recv() => match order {
+                Some(Order::Stop(stopped)) => {
+                    listener = None;
+                    connections.shutdown().await;
+                    stopped.send(()).ok();
+                }
+                Some(Order::Start(new)) => listener = Some(new),
+                // Also when the node was dropped.
+                None => break,
+            },
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+            accepted = accept(listener.as_ref()), if connections.len() < MAX_CONNECTIONS => match accepted {
                 Ok((stream, from)) => {
                     tracing::debug!(%from, "accepted");
                     let (chain, shared) = (chain.clone(), shared.clone());
@@ -184,4 +241,11 @@ async fn listen(
         }
     }
     connections.shutdown().await;
+}
+
+async fn accept(listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
 }

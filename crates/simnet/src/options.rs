@@ -10,8 +10,12 @@ use crate::Behaviour;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SimOptions {
-    /// What it does with those who connect; honest.
+    /// What it does with those who connect, at first; honest.
     pub behaviour: Behaviour,
+    /// The most that it sends on one connection, in bytes a second; any number.
+    pub bytes_per_second: Option<u64>,
+    /// How long after a message has come it acts on it; at once. What comes meanwhile waits no longer for that.
+    pub latency: Duration,
     /// The height in its version; that of its chain.
     pub claimed_height: Option<i32>,
     /// The services in its version; all that it serves: blocks and bloom filters, on BTC also witnesses and compact filters.
@@ -34,6 +38,8 @@ impl Default for SimOptions {
     fn default() -> Self {
         Self {
             behaviour: Behaviour::Honest,
+            bytes_per_second: None,
+            latency: Duration::ZERO,
             claimed_height: None,
             services: None,
             user_agent: None,

@@ -42,6 +42,15 @@ pub struct BlockHead {
     pub index: Option<u64>,
 }
 
+/// Where the past of a trusted block ends so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Past {
+    /// The lowest block that is there.
+    pub of: BlockId,
+    /// Its parent, which is wanted.
+    pub parent: BlockHash,
+}
+
 /// What became of a run of headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
@@ -99,6 +108,11 @@ pub trait Chain: Send + 'static {
 
     /// What a block says about itself, read from its first bytes: its first part, or all of it. For strategies that get
     /// blocks before headers; a chain that answers `None` to everything can't be synced by those.
+    ///
+    /// `None` unless it passes every check that needs no other block: that it parses, that its hash meets the difficulty that
+    /// it claims, and that everything told here is what the hash stands for. Where parents are outside of the bytes that are
+    /// hashed, as in a DAG, they have to agree with what the hash does commit to: a copy with other parents must not take the
+    /// place of the true block. Who serves a block of which this is `None` is at fault, and it is asked of another.
     fn read_head(&self, _start: &[u8]) -> Option<BlockHead> {
         None
     }
@@ -106,5 +120,24 @@ pub trait Chain: Send + 'static {
     /// The height below which nothing changes any more: back-fill does not go below it.
     fn irreversible(&self) -> u64 {
         0
+    }
+
+    /// The slot of a block in the tree, for chains whose blocks claim slots and not heights. By default the height, which no
+    /// slot is below, of blocks of the best chain.
+    fn slot(&self, hash: BlockHash) -> Option<u64> {
+        self.fork_point(hash).filter(|point| point.hash == hash).map(|point| point.height)
+    }
+
+    /// For a tree that starts at a trusted block: where its past ends so far, if more of it is wanted.
+    fn wanted_past(&self) -> Option<Past> {
+        None
+    }
+
+    /// Takes the block that [`wanted_past`](Self::wanted_past) asks for; afterwards that must ask for another, or none.
+    ///
+    /// # Errors
+    /// It breaks a rule, and with it everything that builds on it, the trusted block too; or it can't be stored.
+    fn accept_past(&mut self, _head: &BlockHead, _block: Block) -> Result<(), RefusedHeaders> {
+        Ok(())
     }
 }

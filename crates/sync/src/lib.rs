@@ -41,15 +41,17 @@ mod driver;
 mod event;
 mod metrics;
 mod options;
+mod orphans;
 mod progress;
 mod scheduler;
 mod sink;
 
-pub use chain::{Accepted, BlockHead, BlockId, Chain, RefusedHeaders, Update};
+pub use chain::{Accepted, BlockHead, BlockId, Chain, Past, RefusedHeaders, Update};
 pub use control::{Control, SyncEnded};
 pub use driver::{Running, SyncError, SyncParts, run};
 pub use event::{Event, Events};
 pub use options::{Order, Strategy, SyncOptions};
+pub use orphans::{Orphan, OrphanOptions, OrphanPool, OrphanRefused};
 pub use progress::{PeerProgress, PeerShare, Progress};
 pub use scheduler::{Fault, Input, Output, Scheduler};
 pub use sink::{Block, BlockSink, SinkError};

@@ -31,8 +31,8 @@ pub(crate) struct Bars {
     all: MultiProgress,
     headers: ProgressBar,
     blocks: ProgressBar,
-    /// A line for each peer that is shown.
-    peers: Vec<ProgressBar>,
+    /// The speed, and a line for each peer that is shown.
+    lines: Vec<ProgressBar>,
 }
 
 impl Bars {
@@ -40,11 +40,11 @@ impl Bars {
     fn new() -> Self {
         let all = MultiProgress::new();
         let bar = |name: &'static str| {
-            let style = style("{prefix:8} {wide_bar} {human_pos}/{human_len} {msg}");
+            let style = style("{prefix:8} {wide_bar} {human_pos}/{human_len}");
             all.add(ProgressBar::new(0).with_style(style).with_prefix(name))
         };
         let (headers, blocks) = (bar("headers"), bar("blocks"));
-        Self { all, headers, blocks, peers: Vec::new() }
+        Self { all, headers, blocks, lines: Vec::new() }
     }
 
     fn show(&mut self, place: &Place, progress: &Progress, headers_only: bool) {
@@ -52,24 +52,24 @@ impl Bars {
         self.headers.set_position(place.headers);
         self.blocks.set_length(if headers_only { 0 } else { place.headers });
         self.blocks.set_position(place.applied);
-        self.blocks.set_message(speed(progress));
-        let lines = shares::lines(progress);
-        while self.peers.len() > lines.len() {
-            if let Some(bar) = self.peers.pop() {
+        let mut lines = vec![format!("         {}", speed(progress))];
+        lines.extend(shares::lines(progress));
+        while self.lines.len() > lines.len() {
+            if let Some(bar) = self.lines.pop() {
                 self.all.remove(&bar);
             }
         }
-        while self.peers.len() < lines.len() {
+        while self.lines.len() < lines.len() {
             let bar = ProgressBar::new_spinner().with_style(style("{wide_msg}"));
-            self.peers.push(self.all.add(bar));
+            self.lines.push(self.all.add(bar));
         }
-        for (bar, line) in self.peers.iter().zip(lines) {
+        for (bar, line) in self.lines.iter().zip(lines) {
             bar.set_message(line);
         }
     }
 
     fn close(&self) {
-        self.peers.iter().chain([&self.headers, &self.blocks]).for_each(ProgressBar::finish_and_clear);
+        self.lines.iter().chain([&self.headers, &self.blocks]).for_each(ProgressBar::finish_and_clear);
     }
 }
 

@@ -30,6 +30,9 @@ pub struct BitcoinSession {
     pub(super) state: State,
     /// How many questions for headers are open.
     headers_asked: u32,
+    /// A question for a list of blocks is open. A peer that has none stays silent, and then what it announces next is taken for
+    /// the answer.
+    list_asked: bool,
     blocks: Asked<BlockHash>,
     transactions: Asked<Txid>,
     offers: Offers,
@@ -62,6 +65,7 @@ impl BitcoinSession {
             nonce: start.seed,
             state: State::AwaitVersion,
             headers_asked: 0,
+            list_asked: false,
             blocks: Asked::default(),
             transactions: Asked::default(),
             offers: Offers::default(),
@@ -86,7 +90,10 @@ impl BitcoinSession {
             Message::Inv(entries) => {
                 let blocks = blocks(&entries);
                 if !blocks.is_empty() {
+                    let is_answer = std::mem::take(&mut self.list_asked);
+                    let tip = blocks.iter().rfind(|block| **block != BlockHash::ZERO).copied();
                     reply(Reply::Announced(blocks));
+                    tip.filter(|_| !is_answer).into_iter().for_each(|tip| reply(Reply::NewTip(tip)));
                 }
                 let transactions = transactions(&entries);
                 if !transactions.is_empty() && self.options.relay_transactions {
@@ -153,10 +160,14 @@ impl BitcoinSession {
 
     /// What a message of the user's own asks for counts as asked for.
     fn note(&mut self, message: &Message) {
-        if let Message::GetData(entries) = message {
-            // More than may be open is the user's choice; then it is the user who is told of blocks unasked.
-            self.blocks.add(&blocks(entries));
-            self.transactions.add(&transactions(entries));
+        match message {
+            Message::GetData(entries) => {
+                // More than may be open is the user's choice; then it is the user who is told of blocks unasked.
+                self.blocks.add(&blocks(entries));
+                self.transactions.add(&transactions(entries));
+            }
+            Message::GetBlocks(_) => self.list_asked = true,
+            _ => {}
         }
     }
 
@@ -232,6 +243,7 @@ impl Session for BitcoinSession {
             }
             Want::BlocksAfter { locator: mut hashes, stop } => {
                 hashes.truncate(MAX_LOCATOR);
+                self.list_asked = true;
                 Message::GetBlocks(Locator { protocol: PROTOCOL_VERSION as u32, hashes, stop })
             }
             Want::Range { .. } | Want::SlotRange { .. } | Want::Ancestors { .. } => return Err(Unsupported),

@@ -225,6 +225,79 @@ fn more_questions_than_a_peer_may_have_open_are_refused() {
     assert_eq!(talk.session.ask(Want::Blocks(blocks), &mut talk.out), Err(Unsupported));
 }
 
+/// As bitcoind reads it: `getblocks` is a version, the locator and the stop.
+#[test]
+fn a_question_for_a_list_of_blocks_is_getblocks() {
+    let now = Instant::now();
+    let hash = |n: u8| BlockHash::from_bytes([n; 32]);
+    for (count, written) in [(0, 0), (3, 3), (200, 101)] {
+        let mut link = link(now);
+        let hands = [Message::Version(their_version(Network::BTC)), Message::Verack];
+        link.receive(now, &mut bytes(&hands)).unwrap();
+        link.output().clear();
+        let locator = (0..count).map(hash).collect();
+        link.ask(Want::BlocksAfter { locator, stop: hash(250) }, now).unwrap();
+        let mut payload = 70016_u32.to_le_bytes().to_vec();
+        payload.push(written);
+        (0..written).for_each(|n| payload.extend([n; 32]));
+        payload.extend([250; 32]);
+        let mut frame = Network::BTC.magic.to_vec();
+        frame.extend(b"getblocks\0\0\0");
+        frame.extend((payload.len() as u32).to_le_bytes());
+        frame.extend(&tipward_wire::sha256d(&payload)[..4]);
+        frame.extend(payload);
+        assert_eq!(link.output()[..], frame);
+    }
+}
+
+#[test]
+fn a_list_of_blocks_comes_as_it_is() {
+    let mut talk = Talk::ready(Network::BSV);
+    let hash = |n: u8| BlockHash::from_bytes([n; 32]);
+    let entry = |n: u8| Inventory::block(InventoryKind::Block, hash(n));
+    let transaction = Inventory { kind: InventoryKind::Tx, hash: [9; 32] };
+    let list = vec![entry(3), transaction, entry(0), entry(1), entry(1), entry(200), entry(0)];
+    let announced =
+        || SessionEvent::Reply(Reply::Announced([3, 0, 1, 1, 200, 0].into_iter().map(hash).collect()));
+    let want = Want::BlocksAfter { locator: vec![hash(2)], stop: BlockHash::ZERO };
+    talk.session.ask(want, &mut talk.out).unwrap();
+    talk.hear(Message::Inv(list.clone())).unwrap();
+    assert_eq!(std::mem::take(&mut talk.out.events), [announced()], "an answer says nothing of the tip");
+    talk.hear(Message::Inv(list)).unwrap();
+    let tip = SessionEvent::Reply(Reply::NewTip(hash(200)));
+    assert_eq!(std::mem::take(&mut talk.out.events), [announced(), tip], "what is told unasked does");
+    // A zero hash alone means: ask again. It is no tip.
+    talk.hear(Message::Inv(vec![entry(0)])).unwrap();
+    assert_eq!(talk.out.events, [SessionEvent::Reply(Reply::Announced(vec![BlockHash::ZERO]))]);
+}
+
+#[test]
+fn what_a_peer_does_not_have_is_missing_once() {
+    let mut talk = Talk::ready(Network::BSV);
+    let hash = |n: u8| BlockHash::from_bytes([n; 32]);
+    let entry = |n: u8| Inventory::block(InventoryKind::Block, hash(n));
+    talk.session.ask(Want::Blocks(vec![hash(1), hash(2), hash(3)]), &mut talk.out).unwrap();
+    let not_found = Message::NotFound(vec![entry(2), entry(9), entry(1)]);
+    talk.hear(not_found.clone()).unwrap();
+    let missing = Reply::Missing(vec![hash(2), hash(1)]);
+    assert_eq!(std::mem::take(&mut talk.out.events), [SessionEvent::Reply(missing)]);
+    talk.hear(not_found).unwrap();
+    assert_eq!(talk.out.events, [], "they are not asked for any more");
+    assert!(talk.session.receive(part(hash(1)), &mut talk.out).is_err());
+    assert!(talk.session.receive(part(hash(3)), &mut talk.out).is_ok());
+    // What is missing makes room for other questions, up to the bound.
+    let many = |count: usize| {
+        let number = |n: usize| {
+            let mut hash = [7; 32];
+            hash[..8].copy_from_slice(&n.to_le_bytes());
+            BlockHash::from_bytes(hash)
+        };
+        Want::Blocks((0..count).map(number).collect())
+    };
+    assert_eq!(talk.session.ask(many(MAX_ASKED), &mut talk.out), Err(Unsupported));
+    assert_eq!(talk.session.ask(many(MAX_ASKED - 1), &mut talk.out), Ok(()));
+}
+
 fn link(now: Instant) -> Box<dyn Connection> {
     Bitcoin::new(Network::BTC).connect(&Local::default(), &options(), Start { now, ..start(5) })
 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tipward_wire::Txid;
+use tipward_wire::{BlockHash, Txid};
 
 use crate::{
     Book, BroadcastError, BroadcastId, BroadcastPolicy, ConnectError, Connectivity, ConnectivityOptions,
@@ -268,11 +268,13 @@ impl Pool {
                     self.book.add(known.address.clone(), source.clone(), known.services, seen, unix);
                 }
             }
-            Reply::Announced(blocks) => {
-                blocks.iter().for_each(|block| self.heights.told_block(id, *block, now));
-            }
             Reply::NewTip(block) => self.heights.told_block(id, *block, now),
             // Answers are no news: that an old tip is told when asked for says nothing about those who were not asked.
+            Reply::Announced(blocks) => {
+                if let Some(last) = blocks.iter().rfind(|block| **block != BlockHash::ZERO) {
+                    self.heights.has_block(id, *last, now);
+                }
+            }
             Reply::Headers { headers, .. } => {
                 if let Some(last) = headers.last() {
                     self.heights.has_block(id, last.hash, now);

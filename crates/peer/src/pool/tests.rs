@@ -156,7 +156,7 @@ fn a_peer_that_does_not_advance_while_others_do_is_replaced() {
     let ids = talk.connect_all();
     talk.wait(3600);
     assert!(talk.disconnects().is_empty(), "a quiet chain leaves everybody alone");
-    let news = Reply::Announced(vec![tipward_wire::BlockHash::from_bytes([1; 32])]);
+    let news = Reply::NewTip(BlockHash::from_bytes([1; 32]));
     talk.pool.reply(ids[0], &news, talk.now);
     talk.pool.reply(ids[1], &news, talk.now);
     talk.wait(119);
@@ -166,11 +166,24 @@ fn a_peer_that_does_not_advance_while_others_do_is_replaced() {
 }
 
 #[test]
+fn lists_of_blocks_that_were_asked_for_are_no_news() {
+    let mut talk = Talk::new(options(), &["a", "b", "c"]);
+    let ids = talk.connect_all();
+    talk.wait(3600);
+    let hash = |n: u16| BlockHash::from_bytes([n as u8; 32]);
+    let list = Reply::Announced((1..=500).map(hash).chain([BlockHash::ZERO]).collect());
+    talk.pool.reply(ids[0], &list, talk.now);
+    talk.pool.reply(ids[1], &list, talk.now);
+    talk.wait(600);
+    assert!(talk.disconnects().is_empty(), "nobody else was asked");
+}
+
+#[test]
 fn a_peer_that_is_held_or_sends_one_large_block_need_not_tell_of_anything() {
     let mut talk = Talk::new(PoolOptions { max_peers: 4, ..options() }, &["a", "b", "c", "d"]);
     let ids = talk.connect_all();
     talk.wait(3600);
-    let news = Reply::Announced(vec![tipward_wire::BlockHash::from_bytes([1; 32])]);
+    let news = Reply::NewTip(BlockHash::from_bytes([1; 32]));
     talk.pool.reply(ids[0], &news, talk.now);
     talk.pool.reply(ids[1], &news, talk.now);
     // Longer than any silence may last.
@@ -187,7 +200,7 @@ fn a_peer_that_is_held_or_sends_one_large_block_need_not_tell_of_anything() {
     assert!(talk.disconnects().is_empty());
     assert!(talk.pool.peers(talk.now).iter().all(|peer| matches!(peer.state, PeerState::Ready { .. })));
     // Once they can speak they have to.
-    let news = Reply::Announced(vec![tipward_wire::BlockHash::from_bytes([2; 32])]);
+    let news = Reply::NewTip(BlockHash::from_bytes([2; 32]));
     talk.wait(60);
     talk.pool.reply(ids[0], &news, talk.now);
     talk.pool.reply(ids[1], &news, talk.now);

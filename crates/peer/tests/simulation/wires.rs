@@ -171,7 +171,8 @@ impl World {
     /// What the manager hears of.
     fn covers(&self, reply: &Reply) -> bool {
         match reply {
-            Reply::Addresses(_) | Reply::Rejected(_) | Reply::Announced(_) | Reply::Headers { .. } => true,
+            Reply::Addresses(_) | Reply::Rejected(_) => true,
+            Reply::Announced(_) | Reply::Headers { .. } | Reply::NewTip(_) => true,
             Reply::Progress { .. } => false,
             _ => self.interest > 0,
         }

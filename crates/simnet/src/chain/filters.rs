@@ -15,7 +15,7 @@ impl SimChain {
     pub(crate) fn filters(&self) -> &ChainFilters {
         self.filters.get_or_init(|| {
             let (mut scripts, mut previous) = (HashMap::new(), FilterHeader::ZERO);
-            let parsed = self.blocks.iter().map_while(|block| Block::new(block.raw.clone()).ok());
+            let parsed = self.blocks.iter().map_while(|block| Block::new(block.bytes()).ok());
             parsed
                 .map(|block| {
                     let filter = BlockFilter::of_block(&block, take_spent(&block, &mut scripts));

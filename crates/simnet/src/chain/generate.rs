@@ -12,8 +12,8 @@ use crate::transaction::{Draft, anyone, data, witness_commitment};
 /// After so many blocks a coinbase may be spent.
 const MATURITY: usize = 100;
 /// Regression test networks halve the subsidy this often.
-const HALVING: u32 = 150;
-const FIRST_SUBSIDY: u64 = 50 * 100_000_000;
+pub(super) const HALVING: u32 = 150;
+pub(super) const FIRST_SUBSIDY: u64 = 50 * 100_000_000;
 /// What a payment pays, and leaves as its fee, in satoshi.
 const PAYMENT: u64 = 10_000;
 const FEE: u64 = 1_000;
@@ -82,11 +82,11 @@ impl SimChain {
             merkle_root(std::iter::once(txid).chain(spends.iter().map(Transaction::txid))),
         );
         let raw = serialize(&header, &coinbase.serialize(segwit), spends);
-        self.push(SimBlock { hash: header.hash(), header, raw }, Some((txid, subsidy)));
+        self.push(SimBlock::whole(header, raw), Some((txid, subsidy)));
     }
 
     /// A header with its work done.
-    fn header(&self, version: i32, merkle_root: [u8; 32]) -> BlockHeader {
+    pub(super) fn header(&self, version: i32, merkle_root: [u8; 32]) -> BlockHeader {
         let mut header = BlockHeader {
             version,
             parent: self.tip().hash,

@@ -86,11 +86,11 @@ fn read_blocks(path: &Path) -> Result<Vec<(&'static Network, SimBlock)>, LoadErr
             match event {
                 BlkEvent::Begin { network: of, .. } => network = Some(of),
                 BlkEvent::Block(BlockEvent::Part(part)) => raw.put_slice(&part.bytes),
-                BlkEvent::Block(BlockEvent::End(end)) => {
+                BlkEvent::Block(BlockEvent::End(_)) => {
                     let raw = std::mem::take(&mut raw).freeze();
                     if let (Some(network), Some(header)) = (network, raw.first_chunk()) {
                         let header = BlockHeader::from_bytes(header);
-                        blocks.push((network, SimBlock { hash: end.block, header, raw }));
+                        blocks.push((network, SimBlock::whole(header, raw)));
                     }
                 }
             }

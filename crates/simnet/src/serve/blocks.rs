@@ -14,24 +14,37 @@ use tokio::time::sleep;
 
 use super::{Connection, ServeError};
 use crate::{
-    Behaviour, SimChain,
+    Behaviour, SimBlock, SimChain,
     transaction::{block_without_witnesses, without_witnesses},
 };
 
 /// How many blocks one `getblocks` is answered with.
 const MAX_GETBLOCKS: usize = 500;
 
-impl Connection {
-    /// Where the chain goes on after the locator; after its first block if nothing is known.
-    fn after(chain: &SimChain, locator: &Locator) -> usize {
-        locator.hashes.iter().find_map(|&hash| chain.position(hash)).unwrap_or(0) + 1
+impl Connection<'_> {
+    /// The blocks that the node shows to anybody.
+    pub(super) fn shown<'c>(&self, chain: &'c SimChain) -> &'c [SimBlock] {
+        let blocks = chain.blocks();
+        match self.behaviour() {
+            Behaviour::StaleTip { height } => {
+                let shown = usize::try_from(height).map_or(blocks.len(), |height| height.saturating_add(1));
+                &blocks[..shown.min(blocks.len())]
+            }
+            _ => blocks,
+        }
+    }
+
+    /// What follows the locator; what follows the first block if nothing is known.
+    fn after<'c>(&self, chain: &'c SimChain, locator: &Locator) -> &'c [SimBlock] {
+        let shown = self.shown(chain);
+        let position = |&hash: &BlockHash| chain.position(hash).filter(|&position| position < shown.len());
+        &shown[locator.hashes.iter().find_map(position).unwrap_or(0) + 1..]
     }
 
     pub(super) async fn serve_headers(&mut self, locator: &Locator) -> Result<(), ServeError> {
         let chain = self.chain.borrow().clone();
-        let from = Self::after(&chain, locator);
         let mut headers = Vec::new();
-        for block in chain.blocks()[from..].iter().take(MAX_HEADERS) {
+        for block in self.after(&chain, locator).iter().take(MAX_HEADERS) {
             headers.push(block.header);
             if block.hash == locator.stop {
                 break;
@@ -44,10 +57,10 @@ impl Connection {
         self.send(&Message::Headers(headers)).await
     }
 
+    /// As bitcoind: the stop itself is not listed.
     pub(super) async fn serve_inventory(&mut self, locator: &Locator) -> Result<(), ServeError> {
         let chain = self.chain.borrow().clone();
-        let from = Self::after(&chain, locator);
-        let blocks = chain.blocks()[from..].iter().map(|block| block.hash);
+        let blocks = self.after(&chain, locator).iter().map(|block| block.hash);
         let hashes: Vec<BlockHash> =
             blocks.take_while(|&hash| hash != locator.stop).take(MAX_GETBLOCKS).collect();
         if hashes.len() == MAX_GETBLOCKS {
@@ -71,7 +84,13 @@ impl Connection {
                 InventoryKind::Block
                 | InventoryKind::WitnessBlock
                 | InventoryKind::CompactBlock
-                | InventoryKind::FilteredBlock => self.serve_block(*entry).await?,
+                | InventoryKind::FilteredBlock => {
+                    if self.behaviour() == Behaviour::LacksBlocks {
+                        missing.push(*entry);
+                    } else {
+                        self.serve_block(*entry).await?;
+                    }
+                }
                 InventoryKind::Tx | InventoryKind::WitnessTx | InventoryKind::Wtx => {
                     match self.known_transaction(*entry) {
                         Some(transaction) => self.serve_transaction(entry.kind, transaction).await?,
@@ -90,31 +109,36 @@ impl Connection {
     async fn serve_block(&mut self, entry: Inventory) -> Result<(), ServeError> {
         let chain = self.chain.borrow().clone();
         let hash = BlockHash::from_bytes(entry.hash);
-        let Some(position) = chain.position(hash) else { return Ok(()) };
+        let shown = self.shown(&chain);
+        let Some(position) = chain.position(hash).filter(|&position| position < shown.len()) else {
+            return Ok(());
+        };
         let position = match self.behaviour() {
-            Behaviour::UnrequestedBlock => (position + 7) % chain.blocks().len(),
+            Behaviour::UnrequestedBlock => (position + 7) % shown.len(),
             _ => position,
         };
-        let raw = &chain.blocks()[position].raw;
+        let block = &shown[position];
         match entry.kind {
-            InventoryKind::FilteredBlock => self.send_filtered_block(raw).await?,
-            InventoryKind::Block if self.is_btc() => match self.parse(raw) {
-                Ok(block) => self.send_block(&block_without_witnesses(&block)).await?,
+            InventoryKind::FilteredBlock => self.send_filtered_block(block).await?,
+            InventoryKind::Block if self.is_btc() && block.is_whole() => {
                 // A file may hold what does not parse; whoever asks for it gets it.
-                Err(_) => self.send_block(raw).await?,
-            },
-            _ => self.send_block(raw).await?,
+                let stripped = self.parse(&block.raw).ok().map(|parsed| block_without_witnesses(&parsed));
+                let raw = stripped.unwrap_or_else(|| block.raw.clone());
+                self.send_block(&SimBlock::whole(block.header, raw)).await?;
+            }
+            _ => self.send_block(block).await?,
         }
         self.served += 1;
         self.node.counters.blocks.add(1);
         if self.continue_at == Some(hash) {
             self.continue_at = None;
-            let tip = Inventory::block(InventoryKind::Block, chain.tip().hash);
+            let tip = Inventory::block(InventoryKind::Block, self.tip(&chain).hash);
             self.send(&Message::Inv(vec![tip])).await?;
         }
         match self.behaviour() {
             Behaviour::ClosesAfter { blocks } if self.served >= blocks => Err(ServeError::Done),
             Behaviour::PausesAfter { blocks, milliseconds } if self.served == blocks => {
+                self.flush().await?;
                 sleep(Duration::from_millis(milliseconds)).await;
                 Ok(())
             }
@@ -122,9 +146,14 @@ impl Connection {
         }
     }
 
+    /// The last block that the node shows.
+    pub(super) fn tip<'c>(&self, chain: &'c SimChain) -> &'c SimBlock {
+        self.shown(chain).last().unwrap_or(chain.tip())
+    }
+
     /// The header and the proof of what matches the filter, then each transaction that matches. Without a filter: nothing.
-    async fn send_filtered_block(&mut self, raw: &Bytes) -> Result<(), ServeError> {
-        let Ok(block) = self.parse(raw) else { return Ok(()) };
+    async fn send_filtered_block(&mut self, block: &SimBlock) -> Result<(), ServeError> {
+        let Ok(block) = self.parse(&block.bytes()) else { return Ok(()) };
         let Some(filter) = &mut self.client.filter else { return Ok(()) };
         let transactions: Vec<Transaction> = block.transactions().collect();
         let txids: Vec<Txid> = transactions.iter().map(Transaction::txid).collect();
@@ -147,7 +176,8 @@ impl Connection {
 
     /// Tells that the chain has changed.
     pub(super) async fn announce(&mut self) -> Result<(), ServeError> {
-        let tip = self.chain.borrow_and_update().tip().clone();
+        let chain = self.chain.borrow_and_update().clone();
+        let tip = self.tip(&chain);
         if self.is_silent() {
             return Ok(());
         }

@@ -1,34 +1,54 @@
 //! The ways to get it wrong.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::atomic::Ordering};
 
 use bytes::{Bytes, BytesMut};
 use tipward_wire::{
     BlockHash, Dialect,
     bitcoin::{BlockHeader, Command, MAX_ADDRESSES, Message, NetworkAddress, Services, TimedAddress},
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, Interest},
-    time::sleep,
-};
 
-use super::{Connection, Handshake, ServeError, seconds_since_1970};
-use crate::{Behaviour, Flood, Stage};
+use super::{Connection, Handshake, ServeError, ears::Heard, output::send_some, seconds_since_1970};
+use crate::{Behaviour, Flood, Midway, SimBlock, Stage};
 
 /// What a flooding node sends at a time, in bytes, but for the last message.
 const BURST: usize = 64 << 10;
-/// How often a node that does not read looks whether its client is gone.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-impl Connection {
-    /// Resets the connection, if this is where the node does that.
-    pub(super) fn reset_at(&self, stage: Stage) -> Result<(), ServeError> {
-        if self.behaviour() != Behaviour::ResetsAt(stage) {
-            return Ok(());
+impl Connection<'_> {
+    /// Begins to do what the behaviour of now wants done at once.
+    pub(super) async fn turn(&mut self) -> Result<(), ServeError> {
+        let behaviour = *self.turned.borrow_and_update();
+        self.is_broken &= matches!(behaviour, Behaviour::Midway { .. });
+        let is_ready = self.handshake == Handshake::Done;
+        match behaviour {
+            Behaviour::Flooding { kind } if is_ready => self.flood(kind).await,
+            Behaviour::PushesBlock if is_ready => {
+                let chain = self.chain.borrow().clone();
+                self.send_block(self.tip(&chain)).await
+            }
+            Behaviour::ResetsAt(stage) if self.is_past(stage) => Err(self.reset().await),
+            _ => Ok(()),
         }
+    }
+
+    fn is_past(&self, stage: Stage) -> bool {
+        match stage {
+            Stage::Connect => true,
+            Stage::BeforeVersion | Stage::AfterVersion => self.handshake != Handshake::Begun,
+            Stage::BeforeVerack | Stage::AfterVerack => self.handshake == Handshake::Done,
+        }
+    }
+
+    /// Resets the connection, if this is where the node does that.
+    pub(super) async fn reset_at(&mut self, stage: Stage) -> Result<(), ServeError> {
+        if self.behaviour() == Behaviour::ResetsAt(stage) { Err(self.reset().await) } else { Ok(()) }
+    }
+
+    async fn reset(&mut self) -> ServeError {
+        let flushed = self.flush().await;
         // What is closed without lingering sends RST.
-        self.stream.set_zero_linger()?;
-        Err(ServeError::Done)
+        let set = self.stream.set_zero_linger().map_err(ServeError::from);
+        flushed.and(set).err().unwrap_or(ServeError::Done)
     }
 
     pub(super) fn is_half_open(&self) -> bool {
@@ -36,49 +56,45 @@ impl Connection {
         matches!(self.behaviour(), Behaviour::HalfOpen { blocks } if done && self.served >= blocks)
     }
 
-    /// Takes no further part in the connection, but for letting it go when the client closes it.
+    /// Takes no part in the connection until the behaviour changes, but for letting it go when the client closes it.
     pub(super) async fn go_dark(&mut self) -> Result<(), ServeError> {
-        // What has come and is not read hides the end of the stream from a read, not from here.
-        while !self.stream.ready(Interest::READABLE).await?.is_read_closed() {
-            sleep(LOOK_AGAIN).await;
+        self.flush().await?;
+        self.deaf.store(true, Ordering::Release);
+        let mut turned = self.node.behaviour.subscribe();
+        let is_back = turned.wait_for(|now| !matches!(now, Behaviour::HalfOpen { .. }));
+        tokio::select! {
+            gone = self.gone() => return Err(gone),
+            _ = is_back => {}
         }
+        self.deaf.store(false, Ordering::Release);
         Ok(())
     }
 
-    /// Reads to the end and says nothing.
-    pub(super) async fn only_read(&mut self) -> Result<(), ServeError> {
-        let mut buffer = vec![0; 4096];
-        loop {
-            match self.stream.read(&mut buffer).await? {
-                0 => return Ok(()),
-                read => self.node.counters.bytes_received.add(read),
-            }
-        }
-    }
-
-    /// Sends the same until the client is gone, and reads on so that the client can write.
+    /// Sends the same until the client is gone or the behaviour changes, and hears nothing.
     pub(super) async fn flood(&mut self, kind: Flood) -> Result<(), ServeError> {
-        let burst = self.burst(kind);
-        let counters = &self.node.counters;
-        let (mut reader, mut writer) = self.stream.split();
-        let read = async {
-            let mut buffer = vec![0; 4096];
-            loop {
-                match reader.read(&mut buffer).await? {
-                    0 => return Ok(()),
-                    read => counters.bytes_received.add(read),
+        self.flush().await?;
+        let (burst, mut at) = (self.burst(kind), 0);
+        let mut turned = self.node.behaviour.subscribe();
+        loop {
+            let goes_on = self.behaviour() == (Behaviour::Flooding { kind });
+            if at == 0 && !goes_on {
+                return Ok(());
+            }
+            tokio::select! {
+                biased;
+                // What comes after that is heard.
+                _ = turned.changed(), if goes_on => {}
+                heard = self.messages.recv(), if goes_on => match heard {
+                    Some((_, Heard::End(ended))) => return ended.and(Err(ServeError::Done)),
+                    Some(_) => {}
+                    None => return Err(ServeError::Done),
+                },
+                sent = send_some(self.stream, &burst[at..]) => {
+                    let sent = sent?;
+                    self.node.counters.bytes_sent.add(sent);
+                    at = (at + sent) % burst.len();
                 }
             }
-        };
-        let write = async {
-            loop {
-                writer.write_all(&burst).await?;
-                counters.bytes_sent.add(burst.len());
-            }
-        };
-        tokio::select! {
-            ended = read => ended.and(Err(ServeError::Done)),
-            ended = write => ended,
         }
     }
 
@@ -137,25 +153,53 @@ impl Connection {
         self.write(&frame).await
     }
 
-    pub(super) async fn send_block(&mut self, raw: &Bytes) -> Result<(), ServeError> {
-        let mut frame = self.frame(&Message::Block(raw.clone()));
+    pub(super) async fn send_block(&mut self, block: &SimBlock) -> Result<(), ServeError> {
+        let spoiled;
+        let block = if self.behaviour() == Behaviour::WrongMerkleRoot {
+            spoiled = block.spoiled();
+            &spoiled
+        } else {
+            block
+        };
+        let mut start = BytesMut::new();
+        self.codec.encode_block_start(block.size(), || block.checksum(), &mut start);
         match self.behaviour() {
-            Behaviour::WrongMagic => frame[..4].copy_from_slice(&[0xde, 0xad, 0xbe, 0xef]),
-            Behaviour::BadChecksum => frame[20] ^= 1,
-            Behaviour::WrongMerkleRoot => {
-                let mut changed = raw.to_vec();
-                // Inside the coinbase's input, so that the block still parses.
-                changed[81 + 4 + 3 + 36 + 2] ^= 1;
-                frame = self.frame(&Message::Block(changed.into()));
-            }
-            Behaviour::TruncatedFrame => {
-                let half = frame.len() / 2;
-                self.write(&frame[..half]).await?;
-                return Err(ServeError::Done);
-            }
+            Behaviour::WrongMagic => start[..4].copy_from_slice(&[0xde, 0xad, 0xbe, 0xef]),
+            Behaviour::BadChecksum => start[20] ^= 1,
             _ => {}
         }
-        self.write(&frame).await
+        let (after, then) = match self.behaviour() {
+            Behaviour::TruncatedFrame => (0, Midway::Closes),
+            Behaviour::Midway { blocks, then } => (blocks, then),
+            _ => (u32::MAX, Midway::Closes),
+        };
+        let mut whole = if self.served >= after && !self.is_broken { block.size() / 2 } else { u64::MAX };
+        self.write(&start).await?;
+        for mut piece in block.pieces() {
+            if whole < piece.len() as u64 {
+                let first = piece.split_to(usize::try_from(whole).unwrap_or(piece.len()));
+                self.write_shared(first).await?;
+                self.break_off(then).await?;
+                whole = u64::MAX;
+            } else if whole != u64::MAX {
+                whole -= piece.len() as u64;
+            }
+            self.write_shared(piece).await?;
+        }
+        Ok(())
+    }
+
+    /// What happens in the middle of a block.
+    async fn break_off(&mut self, then: Midway) -> Result<(), ServeError> {
+        self.flush().await?;
+        match then {
+            Midway::Closes => Err(ServeError::Done),
+            Midway::Resets => Err(self.reset().await),
+            Midway::Stalls | Midway::Trickles { .. } => {
+                self.is_broken = true;
+                Ok(())
+            }
+        }
     }
 }
 

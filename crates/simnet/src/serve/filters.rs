@@ -15,7 +15,7 @@ use super::{Connection, ServeError};
 /// The only type of filter there is.
 const BASIC: u8 = 0;
 
-impl Connection {
+impl Connection<'_> {
     pub(super) async fn serve_filters(&mut self, asked: FilterRange) -> Result<(), ServeError> {
         let Some(heights) = self.heights(asked, MAX_FILTERS)? else { return Ok(()) };
         let chain = self.chain.borrow().clone();

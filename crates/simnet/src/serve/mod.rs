@@ -3,34 +3,36 @@
 //! The handshake and the choice of who answers are here; the answers are in a file for each family, the ways to get them
 //! wrong in `faults`.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use bytes::BytesMut;
 use tipward_wire::{
-    BlockHash, Dialect, Incoming, WireError,
+    BlockHash, Dialect, WireError,
     bitcoin::{
         BloomFilter, Chain, Codec, Message, NetworkAddress, Protoconf, Reject, RejectCode, Services, Version,
     },
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::{
         broadcast::{self, error::RecvError},
-        watch,
+        mpsc, watch,
     },
-    time::sleep,
+    time::{Instant, sleep_until},
 };
 
 use crate::{Behaviour, SimChain, Stage, mempool::Accepted, node::Shared, stats::Open};
+use ears::{Ears, Heard, MAX_WAITING};
 
 mod blocks;
+mod ears;
 mod faults;
 mod filters;
+mod output;
 mod transactions;
-
-/// What a slow node sends at a time.
-const SLOW_CHUNK: usize = 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServeError {
@@ -40,7 +42,7 @@ pub(crate) enum ServeError {
     Wire(#[from] WireError),
     #[error("the client asks for more than it may: {0}")]
     Excess(&'static str),
-    #[error("done misbehaving")]
+    #[error("done")]
     Done,
 }
 
@@ -54,34 +56,77 @@ pub(crate) async fn serve(
     let counted = node.clone();
     let _open = Open::count(&counted.counters);
     stream.set_nodelay(true)?;
-    let codec = Codec::new(chain.borrow().network());
-    let accepted = node.mempool.subscribe();
+    let _death = Death { stream: &stream, node: &counted };
+    let codec = || Codec::new(chain.borrow().network());
+    let (heard, messages) = mpsc::channel(MAX_WAITING);
+    let deaf = AtomicBool::new(false);
+    let ears = Ears { stream: &stream, codec: codec(), node: node.clone(), heard, deaf: &deaf };
     let mut connection = Connection {
-        stream,
-        codec,
-        chain,
-        accepted,
+        stream: &stream,
+        codec: codec(),
+        messages,
+        deaf: &deaf,
+        output: BytesMut::new(),
+        free_at: Instant::now(),
+        accepted: node.mempool.subscribe(),
+        turned: node.behaviour.subscribe(),
+        chain: chain.clone(),
         node,
         number,
         handshake: Handshake::Begun,
         client: Client::default(),
         served: 0,
+        is_broken: false,
         continue_at: None,
     };
-    connection.run().await
+    let talk = async {
+        let ended = connection.run().await;
+        connection.flush().await.ok();
+        ended
+    };
+    tokio::select! {
+        biased;
+        () = ears.listen() => Ok(()),
+        ended = talk => ended,
+    }
 }
 
-struct Connection {
-    stream: TcpStream,
+/// Resets the connection if it ends because the node dies.
+struct Death<'a> {
+    stream: &'a TcpStream,
+    node: &'a Shared,
+}
+
+impl Drop for Death<'_> {
+    fn drop(&mut self) {
+        if self.node.is_dead() {
+            // What is closed without lingering sends RST.
+            self.stream.set_zero_linger().ok();
+        }
+    }
+}
+
+struct Connection<'a> {
+    stream: &'a TcpStream,
+    /// For what is sent.
     codec: Codec,
+    messages: mpsc::Receiver<(Instant, Heard)>,
+    deaf: &'a AtomicBool,
+    /// What is to be sent.
+    output: BytesMut,
+    /// When a node with a limit may send again.
+    free_at: Instant,
     chain: watch::Receiver<Arc<SimChain>>,
     accepted: broadcast::Receiver<Accepted>,
+    turned: watch::Receiver<Behaviour>,
     node: Arc<Shared>,
     number: u64,
     handshake: Handshake,
     client: Client,
     /// Blocks served so far.
     served: u32,
+    /// A block was broken off in the middle.
+    is_broken: bool,
     /// The last block of a full `getblocks` answer: once it is served, the tip is announced.
     continue_at: Option<BlockHash>,
 }
@@ -106,59 +151,83 @@ struct Client {
     filter: Option<BloomFilter>,
 }
 
-impl Connection {
+impl Connection<'_> {
     async fn run(&mut self) -> Result<(), ServeError> {
-        match self.behaviour() {
-            Behaviour::SilentAtConnect => return self.only_read().await,
-            _ => self.reset_at(Stage::Connect)?,
-        }
-        let mut input = BytesMut::new();
+        self.reset_at(Stage::Connect).await?;
         loop {
-            while let Some(message) = self.decode(&mut input).await? {
-                self.answer(message).await?;
-                if self.is_half_open() {
-                    return self.go_dark().await;
-                }
+            // These are few and a client may send without end, so they come first.
+            self.announce_news().await?;
+            if self.is_half_open() {
+                self.go_dark().await?;
             }
-            let ready = self.handshake == Handshake::Done;
-            tokio::select! {
-                biased;
-                // Announcements are few and a client may send without end, so they come first.
-                changed = self.chain.changed(), if ready => {
-                    if changed.is_err() {
-                        return Ok(());
-                    }
-                    self.announce().await?;
-                }
-                accepted = self.accepted.recv(), if ready => match accepted {
-                    Ok(accepted) => self.announce_transaction(&accepted).await?,
-                    Err(RecvError::Lagged(_)) => {}
-                    Err(RecvError::Closed) => return Ok(()),
-                },
-                read = self.stream.read_buf(&mut input) => match read? {
-                    0 => return Ok(()),
-                    read => self.node.counters.bytes_received.add(read),
-                },
+            if let Ok((due, heard)) = self.messages.try_recv() {
+                self.hear(due, heard).await?;
+                continue;
             }
+            self.flush().await?;
+            self.wait().await?;
         }
     }
 
-    /// The next message in the input. A transaction that does not parse is refused, as nodes of BSV do, and costs nothing
-    /// else.
-    async fn decode(&mut self, input: &mut BytesMut) -> Result<Option<Message>, ServeError> {
-        loop {
-            match self.codec.decode(input) {
-                Ok(Some(Incoming::Message(message))) => return Ok(Some(message)),
-                // A block from a client is of no interest.
-                Ok(Some(Incoming::Block(_) | Incoming::Piece(_))) => {}
-                Ok(None) => return Ok(None),
-                Err(WireError::Malformed { command, .. }) if command == "tx" => {
-                    let (message, reason) = ("tx".into(), "error parsing message".into());
-                    let reject = Reject { message, code: RejectCode::MALFORMED, reason, hash: None };
-                    self.send(&Message::Reject(reject)).await?;
-                }
-                Err(error) => return Err(error.into()),
+    /// Tells of what has happened at the node, if something has.
+    async fn announce_news(&mut self) -> Result<(), ServeError> {
+        let gone = |_| ServeError::Done;
+        if self.turned.has_changed().map_err(gone)? {
+            self.turn().await?;
+        }
+        if self.handshake != Handshake::Done {
+            return Ok(());
+        }
+        if self.chain.has_changed().map_err(gone)? {
+            self.announce().await?;
+        }
+        while let Ok(accepted) = self.accepted.try_recv() {
+            self.announce_transaction(&accepted).await?;
+        }
+        Ok(())
+    }
+
+    /// Acts on what was heard, once that is due.
+    async fn hear(&mut self, due: Instant, heard: Heard) -> Result<(), ServeError> {
+        if due > Instant::now() {
+            self.flush().await?;
+            sleep_until(due).await;
+        }
+        match heard {
+            Heard::Message(message) => self.answer(message).await,
+            Heard::BadTransaction => {
+                let (message, reason) = ("tx".into(), "error parsing message".into());
+                let reject = Reject { message, code: RejectCode::MALFORMED, reason, hash: None };
+                self.send(&Message::Reject(reject)).await
             }
+            Heard::End(ended) => ended.and(Err(ServeError::Done)),
+        }
+    }
+
+    /// Waits until there may be something to do.
+    async fn wait(&mut self) -> Result<(), ServeError> {
+        let is_ready = self.handshake == Handshake::Done;
+        tokio::select! {
+            biased;
+            changed = self.chain.changed(), if is_ready => {
+                if changed.is_err() {
+                    return Err(ServeError::Done);
+                }
+                self.announce().await
+            }
+            accepted = self.accepted.recv(), if is_ready => match accepted {
+                Ok(accepted) => self.announce_transaction(&accepted).await,
+                Err(RecvError::Lagged(_)) => Ok(()),
+                Err(RecvError::Closed) => Err(ServeError::Done),
+            },
+            turned = self.turned.changed() => match turned {
+                Ok(()) => self.turn().await,
+                Err(_) => Err(ServeError::Done),
+            },
+            heard = self.messages.recv() => match heard {
+                None => Err(ServeError::Done),
+                Some((due, heard)) => self.hear(due, heard).await,
+            },
         }
     }
 
@@ -204,11 +273,11 @@ impl Connection {
     }
 
     async fn answer_version(&mut self, theirs: &Version) -> Result<(), ServeError> {
-        self.reset_at(Stage::BeforeVersion)?;
+        self.reset_at(Stage::BeforeVersion).await?;
         self.client.transactions = theirs.relay;
         self.handshake = Handshake::Answered;
         self.send(&Message::Version(self.our_version())).await?;
-        self.reset_at(Stage::AfterVersion)?;
+        self.reset_at(Stage::AfterVersion).await?;
         if self.is_btc() && self.node.options.wtxid_relay {
             self.send(&Message::WtxidRelay).await?;
         }
@@ -224,25 +293,25 @@ impl Connection {
     }
 
     async fn finish_handshake(&mut self) -> Result<(), ServeError> {
-        self.reset_at(Stage::BeforeVerack)?;
-        self.reset_at(Stage::AfterVerack)?;
+        self.reset_at(Stage::BeforeVerack).await?;
+        self.reset_at(Stage::AfterVerack).await?;
         self.handshake = Handshake::Done;
-        self.codec.handshake_done();
         self.node.counters.handshakes.add(1);
         self.chain.mark_unchanged();
         self.accepted = self.node.mempool.subscribe();
-        match self.behaviour() {
-            Behaviour::Flooding { kind } => self.flood(kind).await,
-            _ => Ok(()),
-        }
+        self.turn().await
     }
 
     fn behaviour(&self) -> Behaviour {
-        self.node.options.behaviour
+        *self.node.behaviour.borrow()
     }
 
     fn is_silent(&self) -> bool {
-        matches!(self.behaviour(), Behaviour::SilentAfter { blocks } if self.served >= blocks)
+        match self.behaviour() {
+            Behaviour::SilentAtConnect => true,
+            Behaviour::SilentAfter { blocks } => self.served >= blocks,
+            _ => false,
+        }
     }
 
     fn is_btc(&self) -> bool {
@@ -261,8 +330,9 @@ impl Connection {
     fn our_version(&self) -> Version {
         const USER_AGENT: &str = concat!("/tipward-simnet:", env!("CARGO_PKG_VERSION"), "/");
         let options = &self.node.options;
-        let height = i32::try_from(self.chain.borrow().height()).unwrap_or(i32::MAX);
-        let start_height = match options.behaviour {
+        let shown = self.shown(&self.chain.borrow()).len() - 1;
+        let height = i32::try_from(shown).unwrap_or(i32::MAX);
+        let start_height = match self.behaviour() {
             Behaviour::LiesAboutHeight { height } => height,
             _ => options.claimed_height.unwrap_or(height),
         };
@@ -289,24 +359,6 @@ impl Connection {
     async fn send(&mut self, message: &Message) -> Result<(), ServeError> {
         let frame = self.frame(message);
         self.write(&frame).await
-    }
-
-    async fn write(&mut self, bytes: &[u8]) -> Result<(), ServeError> {
-        match self.behaviour() {
-            Behaviour::Slow { bytes_per_second } => {
-                for chunk in bytes.chunks(SLOW_CHUNK) {
-                    self.stream.write_all(chunk).await?;
-                    self.node.counters.bytes_sent.add(chunk.len());
-                    sleep(Duration::from_secs_f64(chunk.len() as f64 / f64::from(bytes_per_second.max(1))))
-                        .await;
-                }
-            }
-            _ => {
-                self.stream.write_all(bytes).await?;
-                self.node.counters.bytes_sent.add(bytes.len());
-            }
-        }
-        Ok(())
     }
 }
 

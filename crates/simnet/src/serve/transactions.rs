@@ -17,7 +17,7 @@ use crate::{
     transaction::without_witnesses,
 };
 
-impl Connection {
+impl Connection<'_> {
     /// Takes a transaction from the client, which is not told of it again.
     pub(super) async fn take(&mut self, transaction: Transaction) -> Result<(), ServeError> {
         let Behaviour::RejectsTransactions { code, reason } = self.behaviour() else {

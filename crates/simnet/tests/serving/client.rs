@@ -5,7 +5,7 @@ use std::io;
 use bytes::BytesMut;
 use tipward_simnet::{SimChain, SimNode, SimOptions};
 use tipward_wire::{
-    BlockEvent, Dialect, Incoming,
+    BlockEvent, Dialect, Incoming, WireError,
     bitcoin::{Codec, Message, Network, NetworkAddress, Services, Version},
 };
 use tokio::{
@@ -81,6 +81,31 @@ impl Client {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
                 }
+            }
+        }
+    }
+
+    /// As [`next`](Self::next), and `verack` ends the handshake.
+    pub(crate) async fn next_unready(&mut self) -> Message {
+        let message = self.next().await;
+        if message == Message::Verack {
+            self.codec.handshake_done();
+        }
+        message
+    }
+
+    /// How many bytes have come that are part of no message yet, but for the message's own start.
+    pub(crate) fn buffered(&self) -> usize {
+        self.input.len() + self.block.len()
+    }
+
+    /// What is wrong with what comes.
+    pub(crate) async fn failure(&mut self) -> WireError {
+        loop {
+            match self.codec.decode(&mut self.input) {
+                Ok(Some(_)) => {}
+                Ok(None) => assert!(self.stream.read_buf(&mut self.input).await.unwrap() > 0, "closed"),
+                Err(error) => return error,
             }
         }
     }

@@ -5,4 +5,5 @@ mod blocks;
 mod client;
 mod faults;
 mod filters;
+mod live;
 mod transactions;

@@ -14,8 +14,12 @@ use super::{
 };
 use crate::{Block, BlockId, Chain, Order};
 
+/// Of how many blocks an average size is made.
+const AVERAGED: u64 = 32;
 /// How often a flow is told that a peer is sending.
 const TELL_INTERVAL: Duration = Duration::from_millis(100);
+/// A flow that takes blocks is told of no less than so many bytes: who sends a byte a second is as good as silent.
+const TELL_BYTES: u64 = 200;
 
 impl Scheduler {
     pub(super) fn part(&mut self, now: Instant, id: PeerId, part: BlockPart, chain: &mut dyn Chain) {
@@ -57,10 +61,12 @@ impl Scheduler {
         let new = received.saturating_sub(*before);
         *before += new;
         if new > 0 {
-            self.total_rate += peer.received(now, new);
+            peer.received(now, new);
         }
-        if now >= peer.told + TELL_INTERVAL {
-            peer.told = now;
+        peer.untold += new;
+        let least = if self.flow.takes_blocks() { TELL_BYTES } else { 0 };
+        if now >= peer.told + TELL_INTERVAL && peer.untold >= least {
+            (peer.told, peer.untold) = (now, 0);
             self.tell_flow(now, FlowInput::Progress(id), chain);
         }
     }
@@ -131,15 +137,16 @@ impl Scheduler {
 
     pub(super) fn block_end(&mut self, now: Instant, id: PeerId, end: &BlockEnd, chain: &mut dyn Chain) {
         self.seen(now, id, end.size, chain);
+        let share = self.share();
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(arriving) = peer.arriving.take_if(|arriving| arriving.download == end.download) else {
             return;
         };
         peer.blocks += 1;
         peer.stall.landed(now, self.options.stall_timeout);
-        peer.pace.completed(self.average_size, self.options.max_in_flight);
+        peer.pace.completed(self.average_size, self.options.max_in_flight, share);
         let flight = peer.land(now, end.block);
-        self.average_size = (self.average_size * 7 + end.size) / 8;
+        self.count_size(end.size);
         let arriving_mode = arriving.mode;
         let is_whole = arriving.next == end.parts;
         self.settle_room(&arriving);
@@ -176,6 +183,12 @@ impl Scheduler {
             self.release(id, now);
         }
         self.note_hunger(id);
+    }
+
+    /// Counts a block into the average of the latest sizes.
+    fn count_size(&mut self, size: u64) {
+        self.sizes = (self.sizes + 1).min(AVERAGED);
+        self.average_size = (self.average_size * (self.sizes - 1) + size) / self.sizes;
     }
 
     /// A block whose place is known is there.

@@ -16,8 +16,10 @@ use super::{
 const MAX_ASKERS: u8 = 3;
 /// How long the next block is waited for before it is looked for whether another peer would be faster.
 const MIN_GRACE: Duration = Duration::from_millis(250);
-/// A peer that is slower than all together by this factor is not given what would be waited for.
-const SLOW: f64 = 8.0;
+/// How much of the budget may be in flight; the rest is for what has come and waits for its turn.
+const IN_FLIGHT_SHARE: f64 = 0.6;
+/// How often the rates are added up.
+const RATE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Since when the first block of the window is the first one.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +38,7 @@ impl Scheduler {
         if self.is_paused || !self.window.has_wanted() {
             return;
         }
+        self.add_up_rates(now);
         let under_way = self.window.asked().saturating_sub(self.room.collecting) as u64;
         let mut expected = self.committed().saturating_add(under_way.saturating_mul(self.average_size));
         let is_front_wanted = self.window.missing_front().is_some_and(|(_, askers)| askers == 0);
@@ -55,7 +58,7 @@ impl Scheduler {
         let mut asks: BTreeMap<PeerId, Vec<BlockHash>> = BTreeMap::new();
         while self.window.has_wanted() && !able.is_empty() {
             able.retain(|&id| {
-                let Some((height, hash)) = self.next_for(now, id, expected) else { return false };
+                let Some((height, hash)) = self.next_for(id, expected) else { return false };
                 self.ask_of(now, id, height, hash);
                 asks.entry(id).or_default().push(hash);
                 expected += self.average_size;
@@ -68,46 +71,57 @@ impl Scheduler {
             self.outputs.push_back(Output::Ask(id, Want::Blocks(blocks)));
         }
         if is_front_wanted {
-            self.free_for_front(now);
+            self.ask_for_front(now);
         }
     }
 
-    /// The block that this peer is to be asked for next, when so many bytes are under way.
-    fn next_for(&self, now: Instant, id: PeerId, expected: u64) -> Option<(u64, BlockHash)> {
+    /// How many seconds of what all peers bring the budget holds, with some room for those that wait for their turn.
+    pub(super) fn share(&self) -> f64 {
+        IN_FLIGHT_SHARE * self.ahead_budget() as f64 / self.total_rate.max(1.0)
+    }
+
+    /// How fast blocks come from all who are asked for some.
+    fn add_up_rates(&mut self, now: Instant) {
+        if self.rates_at.is_none_or(|at| at + RATE_INTERVAL <= now) {
+            self.rates_at = Some(now);
+            let busy = self.peers.values().filter(|peer| peer.load() > 0);
+            self.total_rate = busy.map(|peer| peer.pace.rate()).sum();
+        }
+    }
+
+    /// The block that this peer is to be asked for next, when so many bytes are under way: the lowest that nobody would have
+    /// to wait for.
+    fn next_for(&self, id: PeerId, expected: u64) -> Option<(u64, BlockHash)> {
         let peer = self.peers.get(&id)?;
-        let mut heights = peer.serves();
         let base = self.window.base();
+        let serves = peer.serves();
+        let mut heights = *serves.start().max(&self.in_time(peer))..=*serves.end();
         loop {
             let (height, hash) = self.window.first_wanted(&heights)?;
-            if height == base {
-                return Some((height, hash));
+            if height != base && expected >= self.ahead_budget() {
+                return None;
             }
             // Too large to be kept: its turn is when it is the next one.
-            if self.large.get(&height) == Some(&hash) {
+            if height != base && self.large.get(&height) == Some(&hash) {
                 heights = height + 1..=*heights.end();
                 continue;
             }
-            let is_due = expected < self.ahead_budget() && !self.would_be_waited_for(now, peer, height);
-            return is_due.then_some((height, hash));
+            return Some((height, hash));
         }
     }
 
-    /// Whether a slow peer would bring this block after the sink could have had it, while others are faster by far.
-    fn would_be_waited_for(&self, now: Instant, peer: &PeerState, height: u64) -> bool {
-        let rate = peer.pace.rate();
-        if rate <= 0.0 || rate * SLOW > self.total_rate {
-            return false;
+    /// The lowest height that this peer would bring before the sink gets there. Others who are faster see to those below.
+    fn in_time(&self, peer: &PeerState) -> u64 {
+        let base = self.window.base();
+        if peer.stall.strikes > 0 {
+            // Who has stalled shows with one block that it is back.
+            return if peer.load() == 0 { self.window.end().saturating_sub(1) } else { u64::MAX };
         }
         let bytes = peer.bytes_before(peer.load(), self.average_size);
-        let takes = peer.pace.expected(now, bytes).unwrap_or_default();
-        let ahead = (height - self.window.base()) as f64 * self.average_size as f64;
-        let due = Duration::try_from_secs_f64(ahead / self.total_rate).unwrap_or(Duration::MAX);
-        takes > due.max(self.options.stall_timeout)
-            && self.peers.values().any(|other| {
-                other.serves().contains(&height)
-                    && other.pace.rate() >= SLOW * rate
-                    && other.may_be_asked(now)
-            })
+        let Some(takes) = peer.pace.usual(bytes) else { return base };
+        let late = takes.saturating_sub(self.options.stall_timeout).as_secs_f64();
+        // Saturates on purpose.
+        base.saturating_add((late * self.total_rate / self.average_size.max(1) as f64) as u64)
     }
 
     fn ask_of(&mut self, now: Instant, id: PeerId, height: u64, hash: BlockHash) {
@@ -127,34 +141,44 @@ impl Scheduler {
         };
     }
 
-    /// The next block is wanted, and whoever could be asked is held with a block that has no room: the one with the least to
-    /// come is freed.
-    fn free_for_front(&mut self, now: Instant) {
+    /// The next block is wanted and nobody was found who would bring it in time: whoever brings it first does. If all who
+    /// could are held with a block that has no room, the one with the least to come is freed.
+    fn ask_for_front(&mut self, now: Instant) {
         let base = self.window.base();
+        let Some((hash, 0)) = self.window.missing_front() else { return };
         let serves = |peer: &PeerState| peer.serves().contains(&base);
-        if self.window.missing_front().is_none_or(|(_, askers)| askers > 0)
-            || self.peers.values().any(|peer| serves(peer) && peer.may_be_asked(now))
-        {
-            return;
-        }
+        let takes = |peer: &PeerState| {
+            let bytes = peer.bytes_before(peer.load(), self.average_size);
+            let takes = peer.pace.expected(now, bytes).unwrap_or(self.options.stall_timeout);
+            (peer.stall.strikes, takes)
+        };
+        let able = self.peers.iter().filter(|(_, peer)| serves(peer) && peer.may_be_asked(now));
+        let first = able.min_by_key(|(id, peer)| (takes(peer), **id)).map(|(&id, _)| id);
+        let Some(id) = first.or_else(|| self.least_held(base)) else { return };
+        self.discard_held(now, id);
+        self.ask_of(now, id, base, hash);
+        self.note_hunger(id);
+        self.outputs.push_back(Output::Ask(id, Want::Blocks(vec![hash])));
+    }
+
+    /// Of those who are held for want of room and have the block at this height, the one with the least to come.
+    fn least_held(&self, height: u64) -> Option<PeerId> {
         let left = |peer: &PeerState| match &peer.arriving {
-            None => peer.is_held.then_some(0),
+            None => Some(0),
             Some(arriving) => {
                 (arriving.mode == Mode::Wait).then(|| arriving.size.saturating_sub(arriving.seen))
             }
         };
-        let freed = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| serves(peer))
-            .filter_map(|(&id, peer)| Some((left(peer)?, id)))
-            .min();
-        let Some((_, id)) = freed else { return };
-        self.discard(now, id);
-        self.release(id, now);
-        if let Some((hash, _)) = self.window.missing_front() {
-            self.ask_of(now, id, base, hash);
-            self.outputs.push_back(Output::Ask(id, Want::Blocks(vec![hash])));
+        let held = self.room.held.iter().filter_map(|id| Some((*id, self.peers.get(id)?)));
+        let able = held.filter(|(_, peer)| peer.serves().contains(&height));
+        able.filter_map(|(id, peer)| Some((left(peer)?, id))).min().map(|(_, id)| id)
+    }
+
+    /// Lets a held peer go. What was arriving from it is given up.
+    fn discard_held(&mut self, now: Instant, id: PeerId) {
+        if self.peers.get(&id).is_some_and(|peer| peer.is_held) {
+            self.discard(now, id);
+            self.release(id, now);
         }
     }
 

@@ -12,37 +12,59 @@ use tipward_peer::{
     wire::{BlockHash, BlockPart, Header},
 };
 
-use super::{Fault, flows::HeadersFlow};
+use super::{
+    Fault,
+    flows::{HeadersFlow, InventoryFlow, RangeFlow, SlotFlow},
+};
 use crate::{Accepted, Block, BlockId, Chain, Strategy, SyncOptions};
 
 /// The flow that a strategy names.
 #[derive(Debug)]
 pub(crate) enum Flow {
-    Headers(HeadersFlow),
+    Headers(Box<HeadersFlow>),
+    Inventory(Box<InventoryFlow>),
+    Range(Box<RangeFlow>),
+    Slots(Box<SlotFlow>),
 }
 
 impl Flow {
     pub(crate) fn new(options: &SyncOptions, seed: u64) -> Self {
         match options.strategy {
-            _ => Self::Headers(HeadersFlow::new(options, seed)),
+            Strategy::HeadersFirst => Self::Headers(Box::new(HeadersFlow::new(options, seed))),
+            Strategy::Inventory { batch } => {
+                Self::Inventory(Box::new(InventoryFlow::new(options, batch, seed)))
+            }
+            Strategy::Range { batch } => Self::Range(Box::new(RangeFlow::new(options, batch, seed))),
+            Strategy::SlotRange { batch, max_back_fill } => {
+                Self::Slots(Box::new(SlotFlow::new(options, batch, max_back_fill, seed)))
+            }
         }
     }
 
     pub(crate) fn handle(&mut self, now: Instant, input: FlowInput, context: &mut FlowContext<'_>) {
         match self {
             Self::Headers(flow) => flow.handle(now, input, context),
+            Self::Inventory(flow) => flow.handle(now, input, context),
+            Self::Range(flow) => flow.handle(now, input, context),
+            Self::Slots(flow) => flow.handle(now, input, context),
         }
     }
 
     pub(crate) fn poll(&mut self) -> Option<FlowOutput> {
         match self {
             Self::Headers(flow) => flow.poll(),
+            Self::Inventory(flow) => flow.poll(),
+            Self::Range(flow) => flow.poll(),
+            Self::Slots(flow) => flow.poll(),
         }
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self {
             Self::Headers(flow) => flow.deadline(),
+            Self::Inventory(flow) => flow.deadline(),
+            Self::Range(flow) => flow.deadline(),
+            Self::Slots(flow) => flow.deadline(),
         }
     }
 
@@ -50,6 +72,9 @@ impl Flow {
     pub(crate) fn may_fetch(&self) -> bool {
         match self {
             Self::Headers(flow) => flow.may_fetch(),
+            Self::Inventory(flow) => flow.may_fetch(),
+            Self::Range(flow) => flow.may_fetch(),
+            Self::Slots(flow) => flow.may_fetch(),
         }
     }
 
@@ -57,6 +82,9 @@ impl Flow {
     pub(crate) fn is_caught_up(&self) -> bool {
         match self {
             Self::Headers(flow) => flow.is_caught_up(),
+            Self::Inventory(flow) => flow.is_caught_up(),
+            Self::Range(flow) => flow.is_caught_up(),
+            Self::Slots(flow) => flow.is_caught_up(),
         }
     }
 
@@ -64,14 +92,15 @@ impl Flow {
     pub(crate) fn buffered_bytes(&self) -> u64 {
         match self {
             Self::Headers(_) => 0,
+            Self::Inventory(flow) => flow.buffered_bytes(),
+            Self::Range(flow) => flow.buffered_bytes(),
+            Self::Slots(flow) => flow.buffered_bytes(),
         }
     }
 
     /// Whether the flow finds blocks by getting them.
     pub(crate) fn takes_blocks(&self) -> bool {
-        match self {
-            Self::Headers(_) => false,
-        }
+        !matches!(self, Self::Headers(_))
     }
 }
 
@@ -98,13 +127,16 @@ pub(crate) enum FlowInput {
     RangeEnd(PeerId),
     /// A peer can't be asked this.
     Unsupported(PeerId, Want),
-    /// Bytes of a block came from this peer: it is busy sending.
+    /// Bytes of a block came from this peer: it is busy sending. Or it is held by us. A flow that takes blocks is not told of
+    /// a trickle.
     Progress(PeerId),
     /// Nothing is read from this peer until it is let go: what it does not say meanwhile is not its fault.
     Held(PeerId),
     /// The peer is let go.
     Released(PeerId),
-    /// Nothing but the time has changed, or the room. Time-outs are acted on here only: everything that came before was told.
+    /// There is more room, or the user goes on after a pause. For flows that take blocks.
+    Room,
+    /// Nothing but the time has changed. Time-outs are acted on here only: everything that came before was told.
     Tick,
 }
 

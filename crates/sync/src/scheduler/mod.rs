@@ -56,8 +56,9 @@ pub struct Scheduler {
     peers: BTreeMap<PeerId, PeerState>,
     /// Peers that can take more requests.
     hungry: BTreeSet<PeerId>,
-    /// The sum of the peers' rates, in bytes a second.
+    /// The sum of the rates of the peers that are asked for something, in bytes a second, and when it was made.
     total_rate: f64,
+    rates_at: Option<Instant>,
     settled: bool,
     is_paused: bool,
     /// The tip of the best chain when it changed last.
@@ -78,6 +79,8 @@ pub struct Scheduler {
     unapplied: Unapplied,
     /// The running average of block sizes, in bytes.
     average_size: u64,
+    /// Of how many blocks that is.
+    sizes: u64,
     /// Where the search for the next peer to ask begins, so that work spreads.
     turn: u64,
     synced_at: Option<BlockId>,
@@ -105,6 +108,7 @@ impl Scheduler {
             peers: BTreeMap::new(),
             hungry: BTreeSet::new(),
             total_rate: 0.0,
+            rates_at: None,
             settled: false,
             is_paused: false,
             header_tip: None,
@@ -119,6 +123,7 @@ impl Scheduler {
             unapplied: Unapplied::default(),
             // A guess until blocks have come; a full block of BTC.
             average_size: 1 << 20,
+            sizes: 0,
             turn: 0,
             synced_at: None,
             has_lapsed: false,
@@ -155,9 +160,13 @@ impl Scheduler {
             Input::Delivered(count) => {
                 self.unapplied.pop(count);
                 self.stream_on(now);
+                self.tell_of_room(now, chain);
             }
             Input::Pause => self.is_paused = true,
-            Input::Resume => self.is_paused = false,
+            Input::Resume => {
+                self.is_paused = false;
+                self.tell_of_room(now, chain);
+            }
             Input::Tick => {}
         }
         self.tell_the_untold(now, chain);
@@ -170,6 +179,12 @@ impl Scheduler {
             self.has_lapsed = self.peers.values().any(PeerState::has_lapsed);
             self.check_stalls(now);
             self.tell_the_untold(now, chain);
+            // Our own back-pressure is not held against a peer.
+            let is_held = |(&id, peer): (&PeerId, &PeerState)| peer.is_held.then_some(id);
+            let held: Vec<PeerId> = self.peers.iter().filter_map(is_held).collect();
+            if self.flow.takes_blocks() {
+                held.into_iter().for_each(|id| self.tell_flow(now, FlowInput::Progress(id), chain));
+            }
             self.tell_flow(now, FlowInput::Tick, chain);
         }
         if !self.options.headers_only && self.flow.may_fetch() && !self.is_over {
@@ -270,6 +285,12 @@ impl Scheduler {
         }
     }
 
+    fn tell_of_room(&mut self, now: Instant, chain: &mut dyn Chain) {
+        if self.flow.takes_blocks() {
+            self.tell_flow(now, FlowInput::Room, chain);
+        }
+    }
+
     fn obey_flow(&mut self, now: Instant, output: FlowOutput, chain: &mut dyn Chain) {
         match output {
             FlowOutput::Ask(peer, want) => self.outputs.push_back(Output::Ask(peer, want)),
@@ -327,7 +348,7 @@ impl Scheduler {
         for flight in peer.lapse(|_| true) {
             self.window.give_back(flight.height, flight.hash);
         }
-        self.total_rate = self.peers.values().map(|peer| peer.pace.rate()).sum();
+        self.rates_at = None;
         true
     }
 

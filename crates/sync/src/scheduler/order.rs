@@ -124,7 +124,9 @@ impl Scheduler {
     /// Extends the window along the best chain.
     pub(super) fn fill(&mut self, now: Instant, chain: &dyn Chain) {
         let room = self.options.window.saturating_sub(self.window.len() + self.unapplied.len());
-        if room == 0 || room < FILL.min(self.options.window / 4) && self.window.len() > 0 {
+        // A block that a flow brings needs its place at once.
+        let is_slow = !self.flow.takes_blocks() && self.window.len() > 0;
+        if self.options.headers_only || room == 0 || is_slow && room < FILL.min(self.options.window / 4) {
             return;
         }
         let top = self.target(chain);

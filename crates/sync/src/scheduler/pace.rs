@@ -7,11 +7,11 @@ const SAMPLE: Duration = Duration::from_millis(250);
 /// How much the latest measurement counts in the average.
 const WEIGHT: f64 = 0.4;
 /// For how long a peer is kept busy ahead, beside its latency: what it takes to notice that it has become slow.
-const HORIZON: Duration = Duration::from_secs(1);
+const HORIZON: Duration = Duration::from_secs(2);
 /// How many blocks a peer that is not known yet is asked for.
 const START: usize = 8;
 /// The least that a peer is asked for, so that it does not wait for us between two blocks.
-const LEAST: usize = 2;
+const LEAST: usize = 1;
 
 /// A peer's measured speed.
 #[derive(Debug, Clone)]
@@ -59,18 +59,22 @@ impl Pace {
         self.waiting_since.get_or_insert(now);
     }
 
-    /// Bytes have come. Returns by how much the rate has changed.
-    pub(super) fn received(&mut self, now: Instant, bytes: u64) -> f64 {
+    /// Bytes have come.
+    pub(super) fn received(&mut self, now: Instant, bytes: u64) {
         if let Some(since) = self.waiting_since.take() {
             let latency = now.saturating_duration_since(since);
+            // Waiting is no part of the speed.
+            self.busy_since = self.busy_since.map(|_| now);
             // A question in the midst of others tells too much, the shortest of all for ever too little.
             self.latency = if self.latency.is_zero() { latency } else { self.latency.min(latency) };
         }
         self.sample_bytes += bytes;
-        let Some(since) = self.busy_since else { return 0.0 };
+        let Some(since) = self.busy_since else { return };
         self.sample_time += now.saturating_duration_since(since);
         self.busy_since = Some(now);
-        if self.sample_time < SAMPLE { 0.0 } else { self.measure() }
+        if self.sample_time >= SAMPLE {
+            self.measure();
+        }
     }
 
     /// Nothing is to come any more, or we do not read.
@@ -82,18 +86,19 @@ impl Pace {
     }
 
     /// A block is complete: the peer may be worth more at a time.
-    pub(super) fn completed(&mut self, average_size: u64, most: usize) {
+    /// `share` is what it may have under way, in bytes for each of its bytes a second.
+    pub(super) fn completed(&mut self, average_size: u64, most: usize, share: f64) {
         let target = match self.rate {
             None => most,
             Some(rate) => {
-                let ahead = rate * (HORIZON + 2 * self.latency).as_secs_f64();
+                let ahead = rate * (HORIZON + 2 * self.latency).as_secs_f64().min(share);
                 // Saturates on purpose.
                 (ahead / average_size.max(1) as f64) as usize
             }
         };
         let target = target.clamp(LEAST.min(most), most);
-        // Up by one for each block is twice as many in a round trip.
-        self.limit = if self.limit < target { self.limit + 1 } else { target };
+        // Up by three for each block is four times as many in a round trip.
+        self.limit = if self.limit < target { (self.limit + 3).min(target) } else { target };
     }
 
     /// The peer has stalled: it has to show anew what it is worth.
@@ -112,21 +117,26 @@ impl Pace {
                 rate = Some(rate.map_or(current, |rate| rate.min(current)));
             }
         }
-        let rate = rate?;
-        // Slower than a byte a minute is as good as never.
-        let seconds = bytes as f64 / rate.max(1.0 / 60.0);
-        Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX).min(NEVER))
+        Some(duration(bytes, rate?))
     }
 
-    fn measure(&mut self) -> f64 {
+    /// How long so many bytes usually take; `None` if that is not known.
+    pub(super) fn usual(&self, bytes: u64) -> Option<Duration> {
+        Some(duration(bytes, self.rate?))
+    }
+
+    fn measure(&mut self) {
         let measured = self.sample_bytes as f64 / self.sample_time.as_secs_f64();
         (self.sample_time, self.sample_bytes) = (Duration::ZERO, 0);
-        let before = self.rate();
-        let rate = self.rate.map_or(measured, |rate| rate + WEIGHT * (measured - rate));
-        self.rate = Some(rate);
-        rate - before
+        self.rate = Some(self.rate.map_or(measured, |rate| rate + WEIGHT * (measured - rate)));
     }
 }
 
+fn duration(bytes: u64, rate: f64) -> Duration {
+    // Slower than a byte a minute is as good as never.
+    let seconds = bytes as f64 / rate.max(1.0 / 60.0);
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX).min(NEVER)
+}
+
 /// Longer than any sync, and short enough to be added up.
-pub(super) const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);

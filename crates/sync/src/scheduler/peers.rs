@@ -44,6 +44,8 @@ pub(super) struct PeerState {
     pub(super) bytes: u64,
     /// When the flow was told last that the peer is sending.
     pub(super) told: Instant,
+    /// Bytes that have come since.
+    pub(super) untold: u64,
 }
 
 /// What a peer has of the best chain.
@@ -169,6 +171,7 @@ impl PeerState {
             blocks: 0,
             bytes: 0,
             told: now,
+            untold: 0,
         }
     }
 
@@ -199,9 +202,9 @@ impl PeerState {
         self.lapsed > 0
     }
 
-    /// Whether the peer may be asked for more now: when half of what it can take is served, for several at a time.
+    /// Whether the peer may be asked for more now: when a third of what it can take is served, for several at a time.
     pub(super) fn is_hungry(&self) -> bool {
-        self.load() <= self.pace.limit() / 2 && !self.is_held
+        self.load() <= self.pace.limit() * 2 / 3 && !self.is_held
     }
 
     pub(super) fn may_be_asked(&self, now: Instant) -> bool {
@@ -217,11 +220,11 @@ impl PeerState {
         self.flights.push_back(Flight { height, hash, is_lapsed: false });
     }
 
-    /// Bytes of blocks came. Returns by how much the peer's rate has changed.
-    pub(super) fn received(&mut self, now: Instant, bytes: u64) -> f64 {
+    /// Bytes of blocks came.
+    pub(super) fn received(&mut self, now: Instant, bytes: u64) {
         self.bytes += bytes;
         self.stall.received(now, bytes);
-        self.pace.received(now, bytes)
+        self.pace.received(now, bytes);
     }
 
     /// The request for a block, and its place among the others.

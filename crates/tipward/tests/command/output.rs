@@ -6,6 +6,7 @@ use std::{
     process::Stdio,
 };
 
+use serde_json::Value;
 use tipward_chain::sync::peer::wire::bitcoin::Network;
 use tipward_simnet::{Behaviour, ChainSpec};
 use tipward_tests::{archived_blocks, testdata};
@@ -165,6 +166,13 @@ fn progress_tells_of_rates_and_peers() {
     expected.sort_unstable();
     assert_eq!(shown, expected);
     assert!(both["peers"][0]["in_flight"].as_u64() > Some(0), "{both}");
+    let is_shared = |line: &&Value| {
+        let peers = line["peers"].as_array().unwrap();
+        let shares: f64 = peers.iter().map(|peer| peer["share"].as_f64().unwrap()).sum();
+        let is_fast = |peer: &Value| peer["bytes_per_second"].as_u64() > Some(10_000);
+        peers.len() == 2 && (shares - 1.0).abs() < 0.001 && peers.iter().all(is_fast)
+    };
+    assert!(progress.iter().any(is_shared), "{progress:?}");
     // The same for people.
     std::fs::remove_dir_all(dir.path()).unwrap();
     let text = stdout(&run(&arguments));

@@ -119,6 +119,15 @@ impl Codec {
         self.put_frame(message.command(), &payload, output);
     }
 
+    /// Appends what goes before a block of `size` bytes, which is to follow: for who sends a block in pieces. `checksum` is the
+    /// start of SHA-256d of the block, and is asked for only where a frame has one.
+    pub fn encode_block_start(&self, size: u64, checksum: impl FnOnce() -> [u8; 4], output: &mut BytesMut) {
+        match self.framing {
+            Framing::V1 => self.put_header(Command::BLOCK, size, checksum, output),
+            Framing::V2 => records::put_record_start(Command::BLOCK, size, output),
+        }
+    }
+
     /// Ends the stream.
     ///
     /// # Errors

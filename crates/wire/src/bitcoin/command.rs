@@ -9,6 +9,8 @@ use crate::WireError;
 pub struct Command([u8; 12]);
 
 impl Command {
+    pub(super) const BLOCK: Self = Self(*b"block\0\0\0\0\0\0\0");
+
     /// A command from its name; `None` if the name is empty, longer than 12 bytes or not printable ASCII.
     #[must_use]
     pub const fn new(name: &str) -> Option<Self> {

@@ -24,8 +24,9 @@ fn announcements(numbers: std::ops::Range<u64>) -> Vec<Message> {
 async fn next<S>(talk: &mut Talk<S>) -> u64 {
     loop {
         match talk.events.recv().await {
-            Some(PeerEvent::Reply { reply: Reply::Announced(blocks), .. }) => {
-                return u64::from_le_bytes(blocks[0].as_bytes()[..8].try_into().unwrap());
+            // The last of what an announcement says.
+            Some(PeerEvent::Reply { reply: Reply::NewTip(block), .. }) => {
+                return u64::from_le_bytes(block.as_bytes()[..8].try_into().unwrap());
             }
             Some(PeerEvent::Reply { .. }) => {}
             other => panic!("{other:?}"),

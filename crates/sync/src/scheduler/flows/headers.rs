@@ -31,13 +31,15 @@ mod race;
 
 /// Time-outs and intervals of less would make the machine spin.
 const MIN_WAIT: Duration = Duration::from_millis(10);
+/// As good as never, and no instant overflows.
+const MAX_WAIT: Duration = Duration::from_secs(86_400 * 365);
 /// The rest of a peer that did not answer doubles so often at most.
 const MAX_REST_DOUBLINGS: u32 = 6;
 
 /// Finds headers. See the module.
 #[derive(Debug)]
 pub(crate) struct HeadersFlow {
-    /// See [`SyncOptions`]; none of these durations is below [`MIN_WAIT`].
+    /// See [`SyncOptions`]; these durations are within [`MIN_WAIT`] and [`MAX_WAIT`].
     header_timeout: Duration,
     header_interval: Duration,
     stall_timeout: Duration,
@@ -62,10 +64,10 @@ enum Phase {
 impl HeadersFlow {
     /// A flow that draws lots with this seed.
     pub(crate) fn new(options: &SyncOptions, seed: u64) -> Self {
-        let stall_timeout = options.stall_timeout.max(MIN_WAIT);
+        let stall_timeout = options.stall_timeout.clamp(MIN_WAIT, MAX_WAIT);
         Self {
-            header_timeout: options.header_timeout.max(MIN_WAIT),
-            header_interval: options.header_interval.max(MIN_WAIT),
+            header_timeout: options.header_timeout.clamp(MIN_WAIT, MAX_WAIT),
+            header_interval: options.header_interval.clamp(MIN_WAIT, MAX_WAIT),
             stall_timeout,
             max_strikes: options.max_strikes,
             stop_at: options.stop_at,
@@ -85,7 +87,11 @@ impl HeadersFlow {
             FlowInput::Progress(id) => return self.peers.progress(id, now),
             FlowInput::Held(id) => return self.peers.hold(id),
             FlowInput::Released(id) => return self.peers.release(id, now),
-            FlowInput::Block(_) | FlowInput::Known(_) | FlowInput::Missing(..) | FlowInput::RangeEnd(_) => {
+            FlowInput::Room
+            | FlowInput::Block(_)
+            | FlowInput::Known(_)
+            | FlowInput::Missing(..)
+            | FlowInput::RangeEnd(_) => {
                 return;
             }
             FlowInput::Connected(id, info) => {

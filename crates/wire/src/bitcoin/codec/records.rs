@@ -75,10 +75,16 @@ impl Codec {
 
 /// Appends a record.
 pub(super) fn put_record(command: Command, payload: &[u8], output: &mut BytesMut) {
+    output.reserve(LENGTH + LONG_TYPE + payload.len());
+    put_record_start(command, payload.len() as u64, output);
+    output.put_slice(payload);
+}
+
+/// Appends a record up to its payload of so many bytes.
+pub(super) fn put_record_start(command: Command, size: u64, output: &mut BytesMut) {
     let id = short_id(command);
     let type_length = if id.is_some() { 1 } else { LONG_TYPE };
-    let length = u32::try_from(type_length + payload.len());
-    output.reserve(LENGTH + type_length + payload.len());
+    let length = u32::try_from(type_length as u64 + size);
     output.put_u32_le(length.expect("no message of a chain with BIP 324 reaches 4 GiB"));
     match id {
         Some(id) => output.put_u8(id),
@@ -87,7 +93,6 @@ pub(super) fn put_record(command: Command, payload: &[u8], output: &mut BytesMut
             output.put_slice(command.as_bytes());
         }
     }
-    output.put_slice(payload);
 }
 
 fn command(id: u8) -> Option<Command> {

@@ -123,6 +123,20 @@ proptest! {
     }
 }
 
+/// In an encrypted connection, too.
+#[test]
+fn a_block_can_be_sent_in_pieces() {
+    let block = Network::BTC.genesis_block();
+    for encrypted in [false, true] {
+        let mut codec = ready(Network::BTC);
+        assert!(!encrypted || codec.use_v2());
+        let mut pieces = BytesMut::new();
+        codec.encode_block_start(block.len() as u64, || first_four(sha256d(&block)), &mut pieces);
+        pieces.put_slice(&block);
+        assert_eq!(pieces, frame(&codec, &Message::Block(block.clone())));
+    }
+}
+
 /// The genesis block as a message, and the events it makes.
 #[test]
 fn a_block_streams_with_its_checksum() {
@@ -197,6 +211,44 @@ fn headers_of_large_payloads_are_extended() {
     let mut codec = ready(Network::BSV);
     assert!(codec.decode(&mut header(0x1_0000_0000)).unwrap().is_none());
     assert!(!codec.is_between_frames());
+}
+
+/// Who receives a part knows how much is to come before it decides to keep it.
+#[test]
+fn every_part_tells_the_size_of_its_block() {
+    const DECLARED: u64 = 5 << 30;
+    let genesis = Network::BSV.genesis_block();
+    let small = frame(&ready(Network::BSV), &Message::Block(genesis.clone()));
+    // The header, one transaction, and the start of one with a script of more than 4 GiB.
+    let mut huge = BytesMut::from(&genesis[..80]);
+    huge.put_u8(2);
+    huge.put_slice(&genesis[81..]);
+    huge.put_slice(&[1, 0, 0, 0, 1]);
+    huge.put_bytes(7, 36);
+    huge.put_slice(&[0, 0xff, 0xff, 0xff, 0xff, 1]);
+    huge.put_u64_le(0);
+    huge.put_u8(0xff);
+    huge.put_u64_le(DECLARED - (huge.len() as u64 + 8 + 4));
+    huge.put_bytes(0, 10_000);
+    let mut extended = BytesMut::new();
+    let block = Command::new("block").unwrap();
+    ready(Network::BSV).put_header(block, DECLARED, || panic!("it has none"), &mut extended);
+    extended.put_slice(&huge);
+    for (stream, size, parts) in
+        [(&small, genesis.len() as u64, 1), (&small, genesis.len() as u64, 2), (&extended, DECLARED, 40)]
+    {
+        let mut codec = ready(Network::BSV);
+        codec.options.block.part_size = if parts == 1 { 1 << 20 } else { 256 };
+        let events = decode(&mut codec, stream, 100).unwrap();
+        let sizes: Vec<u64> = events
+            .iter()
+            .filter_map(|event| match event {
+                Incoming::Block(BlockEvent::Part(part)) => Some(part.block_size),
+                _ => None,
+            })
+            .collect();
+        assert!(sizes.len() >= parts && sizes.iter().all(|&found| found == size), "{sizes:?}");
+    }
 }
 
 #[test]

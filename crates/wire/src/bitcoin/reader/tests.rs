@@ -102,6 +102,7 @@ proptest! {
                 BlockEvent::Part(part) => {
                     prop_assert_eq!(part.index as usize, index);
                     prop_assert_eq!(part.offset as usize, bytes.len());
+                    prop_assert_eq!(part.block_size as usize, oracle.block.len());
                     prop_assert_eq!(part.first_transaction as usize, offsets.len());
                     prop_assert!(!part.bytes.is_empty() && part.bytes.len() <= part_size);
                     bytes.put_slice(&part.bytes);

@@ -94,19 +94,16 @@ impl Question {
         // From below our tip, so that a peer which has the same tip answers with it, and shows that it has it.
         let top = tip.height.saturating_sub(1);
         let mut locator = chain.locator(chain.best_at(top).unwrap_or(tip.hash));
-        let mut question = Self { locator: Vec::new(), top, asked: now, deadline: now + timeout };
         if let Some(shown) = shown.filter(|shown| shown.height <= top || !is_best(shown.hash, chain)) {
             if is_best(shown.hash, chain) {
                 // It need not repeat what lies below, wherever its chain leaves ours.
                 locator.retain(|&hash| chain.fork_point(hash).is_some_and(|at| at.height > shown.height));
             } else {
                 locator.clear();
-                question.top = shown.height;
             }
             locator.extend(chain.locator(shown.hash));
         }
-        question.locator = locator;
-        question
+        Self { locator, top, asked: now, deadline: now + timeout }
     }
 
     /// Whether these headers follow the highest block of the locator that their sender has.

@@ -168,6 +168,14 @@ fn stop_at_ends_the_search() {
     assert_eq!(sim.asked.len(), before);
     sim.run_for(1000);
     assert!(sim.penalised.is_empty() && sim.dropped.is_empty() && sim.disbelieved.is_empty());
+    // After a restart nobody has to be waited for.
+    let tree = sim.tree;
+    let mut sim = Sim::with(&options, 1, []);
+    sim.accepted = 70;
+    sim.tree = tree;
+    assert!(!sim.flow.may_fetch());
+    sim.connect(0, Model::silent(&trunk(300)));
+    assert!(sim.flow.may_fetch() && !sim.flow.is_caught_up());
 }
 
 #[test]
@@ -222,14 +230,70 @@ fn quiet_peers_are_asked_again_but_not_all_at_once() {
 
 #[test]
 fn options_of_zero_do_not_spin() {
-    let mut options = SyncOptions { max_strikes: 0, ..SyncOptions::default() };
-    for duration in [&mut options.stall_timeout, &mut options.header_timeout, &mut options.header_interval] {
-        *duration = Duration::ZERO;
-    }
     let models = [Model::silent(&trunk(30)), Model { answers_after: 0, ..Model::honest(&trunk(30)) }];
     // The simulator fails on a tick that changes nothing.
-    let mut sim = Sim::with(&options, 1, models);
+    let mut sim = Sim::with(&options_of(Duration::ZERO, 0), 1, models);
     sim.run_until_caught_up();
     sim.run_for(2);
     assert!(sim.asked.len() < 400, "{}", sim.asked.len());
+}
+
+#[test]
+fn options_without_bounds_overflow_nothing() {
+    let mut sim = Sim::with(&options_of(Duration::MAX, u32::MAX), 1, [Model::silent(&trunk(30))]);
+    sim.connect(1, Model::honest(&trunk(30)));
+    for _ in 0..12 {
+        sim.now = sim.flow.deadline().unwrap();
+        sim.handle(FlowInput::Tick);
+    }
+    assert!(sim.asked(0) > 1);
+}
+
+fn options_of(wait: Duration, max_strikes: u32) -> SyncOptions {
+    SyncOptions {
+        stall_timeout: wait,
+        header_timeout: wait,
+        header_interval: wait,
+        max_strikes,
+        ..SyncOptions::default()
+    }
+}
+
+#[test]
+fn stop_at_ends_the_questions_of_a_chain_that_takes_more() {
+    let options = SyncOptions { stop_at: Some(70), ..SyncOptions::default() };
+    let mut sim = Sim::with(&options, 1, vec![Model::honest(&trunk(300)); 3]);
+    sim.run_until_caught_up();
+    assert!(sim.tree.best().len() > 70 && sim.tree.best().len() <= 70 + 2 * BATCH);
+    assert!(sim.penalised.is_empty() && sim.disbelieved.is_empty());
+}
+
+#[test]
+fn who_has_more_is_waited_for_although_it_was_heard_before() {
+    let (first, second) = (trunk(90), branch(&trunk(90), 10, 2, 95));
+    let mut sim = Sim::new([Model::honest(&trunk(10)), Model::honest(&trunk(10))]);
+    sim.run_until_caught_up();
+    for (id, chain) in [(0, &first), (1, &second)] {
+        sim.peers.insert(PeerId(id), Model::honest(chain));
+        sim.tell(id, headers(chain, 80..=80), false);
+    }
+    sim.run_until(|sim| sim.tree.best().len() > 20);
+    sim.run_until_caught_up();
+    assert!(sim.is_at(&second));
+}
+
+#[test]
+fn known_branches_without_end_are_not_waited_for() {
+    let sides = [2, 3].map(|name| branch(&trunk(30), 0, name, 25));
+    let mut sim = Sim::new([&trunk(30), &sides[0], &sides[1]].map(|chain| Model::honest(chain)));
+    sim.run_until_caught_up();
+    sim.connect(9, Model::silent(&trunk(30)));
+    let mut answers = 0;
+    while !sim.flow.is_caught_up() {
+        answers += 1;
+        assert!(answers < 110);
+        sim.tell(9, headers(&sides[answers % 2], 1..=BATCH), true);
+    }
+    assert_eq!(sim.asked(9), 1 + answers, "each was an answer");
+    assert!(sim.elapsed() < Duration::from_secs(5));
 }

@@ -132,3 +132,29 @@ fn flapping_peers_keep_nothing_from_coming() {
     assert!(sim.elapsed() < Duration::from_secs(200), "{:?}", sim.elapsed());
     assert!(sim.dropped.is_empty() && sim.penalised.is_empty());
 }
+
+#[test]
+fn who_brings_what_is_known_does_not_lead() {
+    let side = branch(&trunk(600), 50, 2, 590);
+    let mut sim = Sim::new([Model::honest(&trunk(600))]);
+    sim.run_until_caught_up();
+    sim.connect(1, Model::honest(&side));
+    sim.run_until_caught_up();
+    (0..2).for_each(|id| sim.disconnect(id));
+    let start = sim.elapsed();
+    sim.connect(2, Model { answers_after: 1500, ..Model::honest(&side) });
+    sim.connect(3, Model::honest(&trunk(700)));
+    sim.run_until(|sim| sim.is_at(&trunk(700)));
+    assert!(sim.elapsed() - start < Duration::from_secs(5), "{:?}", sim.elapsed() - start);
+    sim.run_until_caught_up();
+    assert_eq!(sim.shown[&PeerId(2)], side[590]);
+}
+
+#[test]
+fn peers_at_their_end_do_not_take_the_place_of_others() {
+    let mut sim = Sim::new([Model { answers: 2, ..Model::honest(&trunk(300)) }]);
+    (1..3).for_each(|id| sim.connect(id, Model::honest(&trunk(20))));
+    let done = sim.run_until(|sim| sim.flow.may_fetch());
+    assert!(done < 12.0, "{done} s");
+    sim.run_until_caught_up();
+}

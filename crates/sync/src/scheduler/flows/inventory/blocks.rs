@@ -1,0 +1,235 @@
+//! Blocks: asked for as there is room, offered to the chain in order, kept while their parents are missing.
+
+use std::{collections::VecDeque, error::Error, sync::Arc, time::Instant};
+
+use tipward_peer::{PeerId, Want, wire::BlockHash};
+
+use super::{Fault, InventoryFlow, Kept, Mode, peer::Next, requests::Reason};
+use crate::{
+    BlockHead, Chain, Orphan, RefusedHeaders,
+    scheduler::flow::{Arrived, FlowContext, FlowOutput},
+};
+
+/// A block does not start with what its hash promises.
+#[derive(Debug, thiserror::Error)]
+#[error("what it starts with is not what its hash stands for, or fails the checks that need no other block")]
+struct UnreadableHead;
+
+impl InventoryFlow {
+    /// Asks for wanted blocks, the sync peer first.
+    pub(super) fn ask_blocks(&mut self, now: Instant, context: &FlowContext<'_>) {
+        let mut ids: Vec<PeerId> = self.peers.keys().copied().collect();
+        ids.sort_by_key(|&id| self.mode != Mode::Syncing(id));
+        for id in ids {
+            let Some(peer) = self.peers.get(&id).filter(|peer| peer.can_be_asked(now)) else { continue };
+            let open = self.requests.asked_of(id);
+            if open > peer.quota / 2 {
+                continue; // Several at a time.
+            }
+            let most = self.room(context).min(peer.quota - open);
+            // What is listed may turn out to be orphans, and then has to have a place in the pool.
+            let (count, bytes) = self.pool.room_for(id);
+            let fits = count.min(self.blocks_in(bytes)).saturating_sub(open);
+            let listed = if open == 0 { fits.max(1) } else { fits };
+            let (chain, rejected) = (&*context.chain, &self.rejected);
+            let is_moot = |hash| chain.fork_point(hash).is_some() || rejected.contains(hash);
+            let blocks = self.requests.take(now, id, most, listed, is_moot);
+            if blocks.is_empty() {
+                continue;
+            }
+            if let Some(peer) = self.peers.get_mut(&id).filter(|_| open == 0) {
+                peer.alive = now;
+            }
+            self.outputs.push_back(FlowOutput::Ask(id, Want::Blocks(blocks)));
+        }
+    }
+
+    /// How many more blocks may be asked for.
+    fn room(&self, context: &FlowContext<'_>) -> usize {
+        let asked = self.requests.asked();
+        let below_stop = usize::try_from(self.options.stop_at - self.tip.height).unwrap_or(usize::MAX);
+        let free = context.room.saturating_sub(self.taken.count).min(below_stop);
+        let free_bytes = context
+            .byte_room
+            .saturating_sub(self.taken.bytes)
+            .saturating_sub(self.pool.bytes().saturating_sub(self.taken.orphan_bytes));
+        let count = free.saturating_sub(asked + self.pool.len());
+        let count = count.min(self.blocks_in(free_bytes).saturating_sub(asked));
+        // One always may, or what has room would wait for ever for what is missing.
+        if asked == 0 && free > 0 && free_bytes > 0 { count.max(1) } else { count }
+    }
+
+    fn blocks_in(&self, bytes: u64) -> usize {
+        usize::try_from(bytes / self.average_size.max(1)).unwrap_or(usize::MAX)
+    }
+
+    /// A whole block came.
+    pub(super) fn block(&mut self, now: Instant, block: Arrived, chain: &mut dyn Chain) {
+        let (id, hash) = (block.served_by, block.hash);
+        self.requests.landed(now, id, hash);
+        self.average_size = (self.average_size * 7 + block.size) / 8;
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.alive = now;
+        }
+        if chain.fork_point(hash).is_some() {
+            self.requests.done(hash);
+            self.shows(id, hash, chain);
+            // Its branch may have won meanwhile. Its bytes are those that the hash stands for only if its start says so.
+            if chain.read_head(block.start()).is_some_and(|head| head.header.hash == hash) {
+                self.pass(block, chain);
+            }
+            return;
+        }
+        if self.rejected.contains(hash) || self.pool.contains(hash) {
+            return; // A second copy, or one that nobody wants any more.
+        }
+        if !self.requests.contains(hash) {
+            // Nobody asked for it, and who sends it says that it has it.
+            return self.announced(now, id, &[hash], chain);
+        }
+        let head = chain.read_head(block.start()).filter(|head| head.header.hash == hash);
+        let Some(head) = head else { return self.unreadable(now, id, hash) };
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.brought(self.options.stall_timeout, self.options.max_in_flight);
+        }
+        if head.parents.iter().any(|parent| self.rejected.contains(*parent)) {
+            return self.reject(hash);
+        }
+        let mut missing = head.parents.clone();
+        missing.retain(|parent| chain.fork_point(*parent).is_none());
+        if missing.is_empty() {
+            self.accept(now, Kept { block, header: head.header }, chain);
+        } else {
+            self.orphan(now, block, head, missing);
+        }
+    }
+
+    /// Not what was asked for, whoever made it so: the true block is asked of another.
+    fn unreadable(&mut self, now: Instant, id: PeerId, block: BlockHash) {
+        let fault = Fault::InvalidBlock { block, reason: Arc::new(UnreadableHead) };
+        if let Some(peer) = self.peers.get_mut(&id) {
+            self.outputs.push_back(FlowOutput::Penalise(id, fault));
+            peer.strikes += 1;
+            if peer.strikes >= self.options.max_strikes {
+                let reason: Arc<dyn Error + Send + Sync> = Arc::new(UnreadableHead);
+                return self.drop_peer(now, id, Fault::InvalidBlock { block, reason });
+            }
+        }
+        self.return_to_queue(now, id, &[block]);
+    }
+
+    /// Offers a block to the chain, all parents of which are in the tree, and then what waited for it.
+    fn accept(&mut self, now: Instant, first: Kept, chain: &mut dyn Chain) {
+        let mut ready = VecDeque::from([first]);
+        while let Some(Kept { block, header }) = ready.pop_front() {
+            let (id, hash) = (block.served_by, block.hash);
+            match chain.accept(std::slice::from_ref(&header)) {
+                Ok(accepted) => {
+                    self.requests.done(hash);
+                    self.grown = Some(now);
+                    self.taken.count += 1;
+                    self.taken.bytes += block.size;
+                    self.outputs.push_back(FlowOutput::Accepted(accepted));
+                    self.shows(id, hash, chain);
+                    self.pass(block, chain);
+                    ready.extend(self.pool.take_ready(hash).into_iter().map(|orphan| orphan.payload));
+                }
+                // The chain knows its parents and does not take it all the same, for now.
+                Err(RefusedHeaders::UnknownParent { .. }) => {
+                    self.want(now, hash, id, Reason::Listed);
+                    self.requests.put_off(now, hash);
+                }
+                Err(RefusedHeaders::Invalid(reason)) => {
+                    self.reject(hash);
+                    self.drop_peer(now, id, Fault::InvalidBlock { block: hash, reason });
+                }
+                Err(RefusedHeaders::Store(reason)) => {
+                    self.has_failed = true;
+                    self.outputs.push_back(FlowOutput::Failed(reason));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Passes a block on, if it is on the best chain. The scheduler asks again for one whose branch wins later.
+    fn pass(&mut self, block: Arrived, chain: &dyn Chain) {
+        if let Some(point) = chain.fork_point(block.hash).filter(|point| point.hash == block.hash) {
+            self.outputs.push_back(FlowOutput::Body(block.into_block(point.height)));
+        }
+    }
+
+    /// A block breaks a rule, or an ancestor of it does.
+    fn reject(&mut self, hash: BlockHash) {
+        self.rejected.insert(hash);
+        self.requests.done(hash);
+        for orphan in self.pool.remove_subtree(hash) {
+            self.requests.done(orphan.hash);
+            self.rejected.insert(orphan.hash);
+        }
+    }
+
+    /// Keeps a block until its parents are there, and asks for them. The second of a chain of orphans shows that more than one
+    /// block is missing: the peer is asked for the list that leads there, too.
+    fn orphan(&mut self, now: Instant, block: Arrived, head: BlockHead, missing: Vec<BlockHash>) {
+        let (id, hash) = (block.served_by, block.hash);
+        let is_awaited = self.pool.is_awaited(hash);
+        let bytes = block.size;
+        let payload = Kept { block, header: head.header };
+        let orphan = Orphan { hash, parents: missing.clone(), peer: id, bytes, payload };
+        match self.pool.insert(now, orphan) {
+            Ok(evicted) => {
+                self.requests.keep(hash);
+                for orphan in evicted {
+                    // Wanted still, but not at once, or the pool would turn over and over.
+                    self.want(now, orphan.hash, orphan.peer, Reason::Listed);
+                    self.requests.put_off(now, orphan.hash);
+                }
+            }
+            Err(_) => self.requests.put_off(now, hash),
+        }
+        if is_awaited
+            && let Some(peer) = self.peers.get_mut(&id)
+            && peer.question.is_none_or(|question| question.stop == BlockHash::ZERO)
+            && matches!(peer.next, Next::Nothing | Next::FromTip)
+        {
+            peer.next = Next::To(hash);
+        }
+        // A walk back over a long gap must not fill the pool: the list brings what is missing in order.
+        if !is_awaited || self.pool.len() < self.options.max_orphans / 2 {
+            let mut ancestors = self.pool.missing_ancestors(hash);
+            ancestors.extend(missing.into_iter().filter(|parent| !self.pool.contains(*parent)));
+            for parent in ancestors {
+                self.want(now, parent, id, Reason::Awaited);
+            }
+        }
+    }
+
+    /// This peer has said that it has a block, which is wanted; or it is guessed that others have it, if it is gone.
+    fn want(&mut self, now: Instant, hash: BlockHash, id: PeerId, reason: Reason) {
+        let peers = &self.peers;
+        if peers.contains_key(&id) {
+            let is_usable = |id| peers.get(&id).is_some_and(|peer| peer.can_be_asked(now));
+            self.requests.announce(hash, id, reason, is_usable);
+        } else if let Some(&other) = self.usable(now).first() {
+            self.requests.guess(hash, other);
+        }
+    }
+
+    /// Orphans wait, and nothing is on its way that they wait for.
+    pub(super) fn want_missing(&mut self, now: Instant) {
+        if self.pool.is_empty() || !self.requests.is_idle() {
+            return;
+        }
+        let missing: Vec<(BlockHash, PeerId)> = self
+            .pool
+            .missing()
+            .filter(|hash| !self.requests.contains(*hash))
+            .filter_map(|hash| self.pool.children(hash).next().map(|child| (hash, child.peer)))
+            .take(self.options.batch)
+            .collect();
+        for (hash, id) in missing {
+            self.want(now, hash, id, Reason::Awaited);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What the flow knows of a peer.
+
+use std::time::{Duration, Instant};
+
+use tipward_peer::wire::BlockHash;
+
+/// How many blocks a peer is asked for at first. One more with every block that comes.
+const FIRST_QUOTA: usize = 16;
+/// The longest that a peer may bring nothing.
+const MAX_PATIENCE: Duration = Duration::from_secs(64);
+
+/// A peer as the flow sees it.
+#[derive(Debug)]
+pub(super) struct InventoryPeer {
+    /// The height that it claims: a hint, lowered when it can't show it.
+    pub(super) claimed: u64,
+    /// The last block of the tree that it has shown.
+    pub(super) shown: Option<BlockHash>,
+    /// The question for a list that it has not answered.
+    pub(super) question: Option<Question>,
+    /// The last question, answered or not.
+    pub(super) last_question: Option<Question>,
+    /// What to ask it next.
+    pub(super) next: Next,
+    pub(super) answer: Answer,
+    /// When it is asked again although nothing tells that it has more.
+    pub(super) poll_at: Option<Instant>,
+    /// How many blocks to ask for at a time.
+    pub(super) quota: usize,
+    /// When it did the last of what it was asked.
+    pub(super) alive: Instant,
+    /// How long it may do nothing; doubles with every stall.
+    pub(super) patience: Duration,
+    /// Not to be asked for anything before.
+    pub(super) rests_until: Instant,
+    /// Not to be the sync peer before.
+    pub(super) leads_from: Instant,
+    /// Stalls and claims not shown since the last block.
+    pub(super) strikes: u32,
+}
+
+/// A question for a list of blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Question {
+    /// The highest block of the locator.
+    pub(super) after: BlockHash,
+    pub(super) stop: BlockHash,
+    /// Our tip at that time.
+    pub(super) tip: BlockHash,
+    pub(super) asked: Instant,
+}
+
+/// Which list to ask a peer for next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// None, until it is time to look.
+    Nothing,
+    /// What comes after our tip.
+    FromTip,
+    /// What leads to an orphan.
+    To(BlockHash),
+    /// The last list was cut here: what follows, once this block is in the tree.
+    After { block: BlockHash, stop: BlockHash },
+}
+
+/// What came of the last question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// The peer was not asked yet, or its time to answer is not over.
+    Pending,
+    /// Blocks that are not in the tree, when our tip was this one.
+    News(BlockHash),
+    /// Nothing that is not in the tree.
+    NoNews,
+}
+
+impl InventoryPeer {
+    pub(super) fn new(claimed: u64, patience: Duration, now: Instant) -> Self {
+        Self {
+            claimed,
+            shown: None,
+            question: None,
+            last_question: None,
+            next: Next::Nothing,
+            answer: Answer::Pending,
+            poll_at: None,
+            quota: FIRST_QUOTA,
+            alive: now,
+            patience,
+            rests_until: now,
+            leads_from: now,
+            strikes: 0,
+        }
+    }
+
+    pub(super) fn can_be_asked(&self, now: Instant) -> bool {
+        self.rests_until <= now
+    }
+
+    /// A block that was wanted came from the peer.
+    pub(super) fn brought(&mut self, patience: Duration, max_in_flight: usize) {
+        self.strikes = 0;
+        self.patience = patience;
+        self.quota = (self.quota + 1).min(max_in_flight);
+    }
+
+    /// The peer did not do what it was asked: it rests, and has more time when it is asked again.
+    pub(super) fn strike(&mut self, now: Instant) {
+        self.strikes += 1;
+        self.quota = (self.quota / 2).max(1);
+        self.rest(now);
+    }
+
+    pub(super) fn rest(&mut self, now: Instant) {
+        self.rests_until = now + self.patience;
+        self.patience = (self.patience * 2).min(MAX_PATIENCE);
+    }
+}

@@ -1,0 +1,325 @@
+//! Blocks by index: different ranges from different peers, accepted in order.
+//!
+//! The frontier is the chain's tip, and nothing else: what is missing is worked out from the tip, from the blocks that wait
+//! for their turn and from the open questions, every time anew. So a block that did not come is missing again by itself,
+//! whatever the reason. A block is accepted when its parent is in the tree, and waits or is forgotten before. A peer whose
+//! block does not link although its turn has come is on another branch: single blocks of it are looked at further down until
+//! one links, and from there the chain hears its branch, as far as it goes. Claimed heights are hints: who does not bring the
+//! first block that it was asked for above the tip loses its claim.
+
+mod asks;
+mod blocks;
+mod branches;
+mod kept;
+mod peer;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use tipward_peer::{
+    PeerId, Want,
+    wire::{BlockHash, Header},
+};
+
+use super::super::{
+    Fault,
+    flow::{FlowContext, FlowInput, FlowOutput},
+};
+use crate::{BlockId, Chain, SyncOptions};
+use kept::Kept;
+use peer::{Branch, MAX_PATIENCE, Purpose, RangePeer, Trust};
+
+/// What a block is taken to weigh before any has come, in bytes.
+const FIRST_SIZE: u64 = 64 << 10;
+
+/// Finds and brings blocks by index.
+#[derive(Debug)]
+pub(crate) struct RangeFlow {
+    options: Bounds,
+    rng: fastrand::Rng,
+    peers: BTreeMap<PeerId, RangePeer>,
+    kept: Kept,
+    /// Heights above the tip that peers passed over.
+    skips: BTreeMap<u64, Skip>,
+    /// Since when somebody is asked for the block after the tip: its height, and the time.
+    frontier: Option<(u64, Instant)>,
+    /// The chain's tip when it was seen last.
+    tip: BlockId,
+    /// The running average of block sizes, in bytes.
+    average_size: u64,
+    /// When it was last looked for what is late.
+    checked: Option<Instant>,
+    has_failed: bool,
+    outputs: VecDeque<FlowOutput>,
+}
+
+#[derive(Debug)]
+struct Bounds {
+    /// How many blocks are asked for at once.
+    batch: u32,
+    window: usize,
+    stall_timeout: Duration,
+    poll_interval: Duration,
+    max_strikes: u32,
+    stop_at: u64,
+}
+
+/// A height that was asked for and passed over.
+#[derive(Debug)]
+struct Skip {
+    /// By these peers.
+    by: Vec<PeerId>,
+    /// How often everybody did.
+    rounds: u32,
+    /// Not to be asked for before.
+    again: Instant,
+}
+
+impl RangeFlow {
+    /// A flow that asks for at most `batch` blocks at once. [`SyncOptions::max_in_flight`] does not apply: a range is one
+    /// question.
+    pub(crate) fn new(options: &SyncOptions, batch: u32, seed: u64) -> Self {
+        Self {
+            options: Bounds {
+                batch: batch.max(1),
+                window: options.window,
+                stall_timeout: options.stall_timeout,
+                poll_interval: options.header_interval,
+                max_strikes: options.max_strikes,
+                stop_at: options.stop_at.unwrap_or(u64::MAX),
+            },
+            rng: fastrand::Rng::with_seed(seed),
+            peers: BTreeMap::new(),
+            kept: Kept::default(),
+            skips: BTreeMap::new(),
+            frontier: None,
+            tip: BlockId { height: 0, hash: BlockHash::ZERO },
+            average_size: FIRST_SIZE,
+            checked: None,
+            has_failed: false,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Takes what happened at `now`. Times must not go back.
+    pub(crate) fn handle(&mut self, now: Instant, input: FlowInput, context: &mut FlowContext<'_>) {
+        if self.has_failed {
+            return;
+        }
+        self.tip = context.chain.tip();
+        match input {
+            FlowInput::Connected(id, info) => {
+                let peer = RangePeer::new(&info, self.options.batch, self.options.stall_timeout, now);
+                self.peers.insert(id, peer);
+            }
+            FlowInput::Disconnected(id) => self.forget(id),
+            FlowInput::Block(block) => self.block(now, block, context),
+            FlowInput::Height(id, height) => {
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.claims(height);
+                }
+            }
+            FlowInput::Announced(id, blocks) => self.announced(id, blocks.last().copied(), context.chain),
+            FlowInput::Headers { peer, headers, .. } => {
+                let last = headers.last().map(|header: &Header| header.hash);
+                self.announced(peer, last, context.chain);
+            }
+            FlowInput::RangeEnd(id) => self.range_end(now, id),
+            FlowInput::Unsupported(id, Want::Range { .. }) => self.unsupported(now, id),
+            FlowInput::Progress(id) | FlowInput::Held(id) | FlowInput::Released(id) => {
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.alive = now;
+                }
+            }
+            // What is there is worked out anew in any case.
+            FlowInput::Room | FlowInput::Known(_) => {}
+            FlowInput::Tick => {
+                self.checked = Some(now);
+                self.check_late(now);
+            }
+            FlowInput::Missing(..) | FlowInput::Unsupported(..) => {}
+        }
+        if !self.has_failed {
+            self.follow_branches(context.chain);
+            self.ask(now, context);
+        }
+    }
+
+    /// The next thing to do.
+    pub(crate) fn poll(&mut self) -> Option<FlowOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// When the time alone will have an effect.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        if self.has_failed {
+            return None;
+        }
+        let of_peer = |peer: &RangePeer| {
+            let late = peer.late_at();
+            // Whoever has nothing to do may be asked when it has rested, or to see if there is more.
+            let idle = peer.open.is_empty().then_some(peer.poll_at.max(peer.rests_until));
+            [late, idle, Some(peer.rests_until)]
+        };
+        let peers = self.peers.values().flat_map(of_peer).flatten();
+        let skips = self.skips.values().map(|skip| skip.again);
+        // What was due at the last look was acted on, or has to wait for something else.
+        peers.chain(skips).chain(self.second_ask_at()).filter(|&at| Some(at) > self.checked).min()
+    }
+
+    /// Whether known blocks may be fetched by their hash meanwhile.
+    #[expect(clippy::unused_self, reason = "every flow is asked")]
+    pub(crate) fn may_fetch(&self) -> bool {
+        true
+    }
+
+    /// Whether the tree has everything that the peers are believed to have, and at least one of them was heard.
+    pub(crate) fn is_caught_up(&self) -> bool {
+        let mut heard = self.peers.values().filter(|peer| peer.trust == Trust::Believed).peekable();
+        let stop = self.options.stop_at;
+        let has_more = |peer: &RangePeer| match peer.branch {
+            Branch::Fresh | Branch::Search(_) => true,
+            Branch::Best => peer.reach().min(stop) > self.tip.height,
+            Branch::Climb { .. } => peer.reach().min(stop) > peer.shown_height(),
+        };
+        heard.peek().is_some() && !heard.any(has_more)
+    }
+
+    /// Blocks that wait for their turn, in bytes.
+    pub(crate) fn buffered_bytes(&self) -> u64 {
+        self.kept.bytes()
+    }
+
+    /// A peer tells of a block.
+    fn announced(&mut self, id: PeerId, last: Option<BlockHash>, chain: &dyn Chain) {
+        if let (Some(peer), Some(hash)) = (self.peers.get_mut(&id), last) {
+            peer.announced = Some(hash).filter(|hash| chain.fork_point(*hash).is_none());
+        }
+    }
+
+    /// The peer has said all that it says to its oldest question.
+    fn range_end(&mut self, now: Instant, id: PeerId) {
+        let tip = self.tip.height;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if peer.owed > 0 {
+            peer.owed -= 1;
+            return;
+        }
+        peer.alive = now;
+        let Some(request) = peer.close(now) else { return };
+        if !request.is_untouched() {
+            if peer.reach() >= request.end - 1 {
+                // It sends no more at once; the rest is missing again.
+                peer.most = u32::try_from(request.next - request.start).unwrap_or(u32::MAX);
+                peer.quota = peer.quota.min(peer.most);
+            }
+            return;
+        }
+        match request.purpose {
+            Purpose::Poll => self.polled(now, id),
+            // Another has brought it meanwhile, or the chain has changed.
+            Purpose::Share => self.failed(now, id, request.start > tip),
+            Purpose::Climb | Purpose::Probe => self.failed(now, id, true),
+        }
+    }
+
+    /// The dialect can't ask for ranges, or not now.
+    fn unsupported(&mut self, now: Instant, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.open.clear();
+        peer.trust = Trust::Doubted;
+        peer.rests_until = now + MAX_PATIENCE;
+        peer.poll_at = peer.rests_until;
+        self.outputs.push_back(FlowOutput::ShowsNothing(id));
+    }
+
+    /// Takes the questions back that are not answered in time.
+    fn check_late(&mut self, now: Instant) {
+        let is_late = |peer: &RangePeer| peer.late_at().is_some_and(|at| at <= now);
+        let late: Vec<_> = self.peers.iter().filter(|(_, peer)| is_late(peer)).map(|(&id, _)| id).collect();
+        let tip = self.tip.height;
+        for id in late {
+            let Some(peer) = self.peers.get_mut(&id) else { continue };
+            let Some(oldest) = peer.open.front().cloned() else { continue };
+            if oldest.purpose == Purpose::Poll {
+                // What was asked after it has its time from now on.
+                peer.open.pop_front();
+                peer.owed += 1;
+                peer.alive = now;
+                if let Some(next) = peer.open.front_mut() {
+                    next.since = now;
+                }
+                if oldest.is_untouched() {
+                    self.polled(now, id);
+                }
+                continue;
+            }
+            peer.give_up();
+            let is_unshown =
+                oldest.is_untouched() && (oldest.purpose != Purpose::Share || oldest.start > tip);
+            self.failed(now, id, is_unshown);
+        }
+    }
+
+    /// The peer was asked whether it has more, and has not.
+    fn polled(&mut self, now: Instant, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if peer.trust == Trust::Doubted && peer.claimed > self.tip.height.max(peer.shown_height()) {
+            return self.failed(now, id, true); // It says so still.
+        }
+        peer.poll_at = now + self.options.poll_interval;
+        if peer.branch == Branch::Fresh {
+            peer.branch = Branch::Best;
+        }
+        if peer.shown.is_none() {
+            self.outputs.push_back(FlowOutput::ShowsNothing(id));
+        }
+    }
+
+    /// The peer has not brought what it was asked for; `is_unshown` if that was the first block of what it claims.
+    fn failed(&mut self, now: Instant, id: PeerId, is_unshown: bool) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.strikes += 1;
+        peer.rests_until = now + peer.patience;
+        peer.poll_at = peer.rests_until;
+        peer.patience = (peer.patience * 2).min(MAX_PATIENCE);
+        peer.quota = (peer.quota / 2).max(1);
+        let (claimed, shown) = (peer.claimed, peer.shown_height());
+        let is_unshown = is_unshown && claimed > shown;
+        // Nobody waits for it before it has brought something.
+        peer.trust = Trust::Doubted;
+        if is_unshown {
+            peer.doubt(now);
+            self.outputs.push_back(FlowOutput::Disbelieve(id));
+        }
+        let has_enough = peer.strikes >= self.options.max_strikes;
+        match (has_enough, is_unshown) {
+            (true, true) => self.drop_peer(id, Fault::HeightNotShown { claimed, shown }),
+            (true, false) => self.drop_peer(id, Fault::Stalled),
+            (false, true) => {
+                self.outputs.push_back(FlowOutput::Penalise(id, Fault::HeightNotShown { claimed, shown }));
+            }
+            (false, false) => {}
+        }
+    }
+
+    fn drop_peer(&mut self, id: PeerId, fault: Fault) {
+        if self.peers.contains_key(&id) {
+            self.forget(id);
+            self.outputs.push_back(FlowOutput::Drop(id, fault));
+        }
+    }
+
+    fn forget(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.remove(&id) else { return };
+        // What it brought of our chain is as good as before; nobody is left to ask about another branch.
+        if !peer.is_on_our_chain() {
+            self.kept.forget(id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! Blocks that came before their turn.
+
+use std::collections::BTreeMap;
+
+use tipward_peer::{
+    PeerId,
+    wire::{BlockHash, Header},
+};
+
+use crate::scheduler::flow::Arrived;
+
+/// Blocks whose parent is not in the tree yet, by height and hash. Several may have the same height, from different
+/// branches. What is thrown out is missing again, and asked for again.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    blocks: BTreeMap<(u64, BlockHash), KeptBlock>,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct KeptBlock {
+    pub(super) header: Header,
+    pub(super) height: u64,
+    pub(super) block: Arrived,
+}
+
+impl Kept {
+    pub(super) fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Bytes of all blocks.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Keeps a block; if there are more than `count` then, or more bytes than `bytes`, the highest go.
+    pub(super) fn keep(&mut self, block: KeptBlock, count: usize, bytes: u64) {
+        self.bytes += block.block.size;
+        let old = self.blocks.insert((block.height, block.block.hash), block);
+        self.bytes -= old.map_or(0, |old| old.block.size);
+        while self.blocks.len() > count || self.bytes > bytes {
+            let Some((_, last)) = self.blocks.pop_last() else { return };
+            self.bytes -= last.block.size;
+        }
+    }
+
+    /// Takes the blocks at this height that build on `parent`.
+    pub(super) fn take_children(&mut self, height: u64, parent: BlockHash) -> Vec<KeptBlock> {
+        self.take(height, height, |kept| kept.header.parent == parent)
+    }
+
+    /// Takes what `is_meant` of the blocks at these heights, both included.
+    pub(super) fn take(
+        &mut self,
+        from: u64,
+        to: u64,
+        mut is_meant: impl FnMut(&KeptBlock) -> bool,
+    ) -> Vec<KeptBlock> {
+        let meant: Vec<_> = self.at(from, to).filter(|kept| is_meant(kept)).map(KeptBlock::key).collect();
+        let taken: Vec<_> = meant.iter().filter_map(|key| self.blocks.remove(key)).collect();
+        self.bytes -= taken.iter().map(|kept| kept.block.size).sum::<u64>();
+        taken
+    }
+
+    /// The blocks at these heights, both included, lowest first.
+    pub(super) fn at(&self, from: u64, to: u64) -> impl Iterator<Item = &KeptBlock> {
+        let keys = (from, BlockHash::ZERO)..(to.saturating_add(1).max(from), BlockHash::ZERO);
+        self.blocks.range(keys).map(|(_, kept)| kept)
+    }
+
+    /// Throws out what this peer brought.
+    pub(super) fn forget(&mut self, peer: PeerId) {
+        self.take(0, u64::MAX - 1, |kept| kept.block.served_by == peer);
+    }
+}
+
+impl KeptBlock {
+    fn key(&self) -> (u64, BlockHash) {
+        (self.height, self.block.hash)
+    }
+}

@@ -1,0 +1,325 @@
+//! Blocks by slot, in rounds, and back-fill of what does not link.
+//!
+//! In a round the peers are grouped by their tip: the slot that they claim, and the last block that they have shown. One peer
+//! of every group is asked for the blocks from the slot of our tip on; where it fails the next one goes on. What does not
+//! link waits, and when all groups are through, the highest of it is back-filled, until nothing is left. A round in which a
+//! group has brought nothing new ends the sync of its tip, so none goes on for ever. Claimed slots are hints.
+//!
+//! A tree that starts at a trusted block gets the past below it when everything else is there.
+
+mod offers;
+pub(super) mod orphans;
+mod past;
+mod peer;
+mod rounds;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use tipward_peer::{PeerId, wire::BlockHash};
+
+use super::{
+    super::{
+        Fault,
+        flow::{Arrived, FlowContext, FlowInput, FlowOutput},
+    },
+    backfill::BackFill,
+};
+use crate::{BlockId, Chain, SyncOptions};
+use offers::{Heights, Rejected};
+use orphans::Orphans;
+use past::PastWalk;
+use peer::{MAX_REST, Open, SlotPeer, Standing};
+use rounds::Download;
+
+/// How long peers are given to show a chain with the trusted block, from when the first one was seen not to have it.
+const TRUST_TIME: Duration = Duration::from_secs(64);
+
+/// Finds and brings blocks by slot.
+#[derive(Debug)]
+pub(crate) struct SlotFlow {
+    options: Bounds,
+    rng: fastrand::Rng,
+    peers: BTreeMap<PeerId, SlotPeer>,
+    phase: Phase,
+    /// The groups of this round.
+    groups: Vec<Vec<PeerId>>,
+    orphans: Orphans,
+    rejected: Rejected,
+    heights: Heights,
+    /// The chain's tip, and its slot.
+    tip: (BlockId, u64),
+    anchor: Anchor,
+    past: PastWalk,
+    /// The running average of block sizes, in bytes.
+    average_size: u64,
+    /// When it was last looked for what is late.
+    checked: Option<Instant>,
+    has_failed: bool,
+    outputs: VecDeque<FlowOutput>,
+}
+
+#[derive(Debug)]
+struct Bounds {
+    /// How many blocks are asked for at once.
+    batch: u32,
+    max_back_fill: usize,
+    window: usize,
+    stall_timeout: Duration,
+    poll_interval: Duration,
+    max_strikes: u32,
+    stop_at: u64,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Idle,
+    /// Every group brings what it has.
+    Downloading(Vec<Download>),
+    /// One orphan after the other is linked.
+    BackFilling(Option<BackFill>),
+}
+
+/// Whether a tree that starts at a trusted block is on the peers' chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Anchor {
+    /// Not looked yet.
+    Unknown,
+    /// Nobody has shown this block yet; `since` somebody has shown another chain.
+    Loose { at: BlockHash, since: Option<Instant> },
+    /// It is, or the tree starts at genesis.
+    Fast,
+}
+
+/// The peers' chains do not have the block that the tree starts at.
+#[derive(Debug, thiserror::Error)]
+#[error("no peer has a chain with the trusted block {0}")]
+struct UnlinkedCheckpoint(BlockHash);
+
+impl SlotFlow {
+    /// A flow that asks for at most `batch` blocks at once, and walks at most `max_back_fill` blocks back from one.
+    pub(crate) fn new(options: &SyncOptions, batch: u32, max_back_fill: usize, seed: u64) -> Self {
+        Self {
+            options: Bounds {
+                batch: batch.max(1),
+                max_back_fill,
+                window: options.window,
+                stall_timeout: options.stall_timeout,
+                poll_interval: options.header_interval,
+                max_strikes: options.max_strikes,
+                stop_at: options.stop_at.unwrap_or(u64::MAX),
+            },
+            rng: fastrand::Rng::with_seed(seed),
+            peers: BTreeMap::new(),
+            phase: Phase::Idle,
+            groups: Vec::new(),
+            orphans: Orphans::default(),
+            rejected: Rejected::default(),
+            heights: Heights::default(),
+            tip: (BlockId { height: 0, hash: BlockHash::ZERO }, 0),
+            anchor: Anchor::Unknown,
+            past: PastWalk::default(),
+            average_size: 64 << 10,
+            checked: None,
+            has_failed: false,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Takes what happened at `now`. Times must not go back.
+    pub(crate) fn handle(&mut self, now: Instant, input: FlowInput, context: &mut FlowContext<'_>) {
+        if self.has_failed {
+            return;
+        }
+        self.look_at(context.chain);
+        match input {
+            FlowInput::Connected(id, info) => {
+                self.peers.insert(id, SlotPeer::new(&info, self.options.stall_timeout, now));
+            }
+            FlowInput::Disconnected(id) => self.forget(id),
+            FlowInput::Block(block) => self.block(now, block, context),
+            FlowInput::Height(id, slot) => {
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.claimed = slot;
+                }
+            }
+            FlowInput::Announced(id, blocks) => self.announced(id, blocks.last().copied(), context.chain),
+            FlowInput::Headers { peer, headers, .. } => {
+                self.announced(peer, headers.last().map(|header| header.hash), context.chain);
+            }
+            FlowInput::Missing(id, _) => self.missing(id),
+            FlowInput::RangeEnd(id) => self.range_end(now, id),
+            FlowInput::Unsupported(id, want) => self.unsupported(now, id, &want),
+            FlowInput::Progress(id) | FlowInput::Held(id) | FlowInput::Released(id) => {
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.alive = now;
+                }
+            }
+            // What is there is worked out anew in any case.
+            FlowInput::Room | FlowInput::Known(_) => {}
+            FlowInput::Tick => {
+                self.checked = Some(now);
+                self.check_late(now);
+            }
+        }
+        self.go_on(now, context);
+    }
+
+    /// The next thing to do.
+    pub(crate) fn poll(&mut self) -> Option<FlowOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// When the time alone will have an effect.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        if self.has_failed {
+            return None;
+        }
+        let of_peer = |peer: &SlotPeer| {
+            let deaf = peer.has_news.then_some(peer.deaf_until);
+            [peer.late_at(), Some(peer.rests_until), Some(peer.poll_at), deaf]
+        };
+        let peers = self.peers.values().flat_map(of_peer).flatten();
+        let anchor = match self.anchor {
+            Anchor::Loose { since: Some(since), .. } => Some(since + TRUST_TIME),
+            Anchor::Loose { .. } | Anchor::Unknown | Anchor::Fast => None,
+        };
+        let walk = match &self.phase {
+            Phase::BackFilling(Some(walk)) => walk.deadline(),
+            Phase::BackFilling(None) | Phase::Idle | Phase::Downloading(_) => None,
+        };
+        let others = [anchor, walk, self.past.deadline()].into_iter().flatten();
+        // What was due at the last look was acted on, or has to wait for something else.
+        peers.chain(others).filter(|&at| Some(at) > self.checked).min()
+    }
+
+    /// Whether known blocks may be fetched by their hash meanwhile.
+    #[expect(clippy::unused_self, reason = "every flow is asked")]
+    pub(crate) fn may_fetch(&self) -> bool {
+        true
+    }
+
+    /// Whether no peer is believed to have anything that the tree has not, and at least one was heard. The past of a trusted
+    /// block may still be missing.
+    pub(crate) fn is_caught_up(&self) -> bool {
+        let is_heard = |peer: &SlotPeer| peer.standing == Standing::Heard;
+        let has_more = |peer: &SlotPeer| {
+            // Whoever rests has failed, or its tips have.
+            let is_resting = self.checked.is_some_and(|checked| peer.rests_until > checked);
+            !is_resting && (peer.standing == Standing::Fresh || peer.is_ahead(self.tip.1))
+        };
+        let is_stopped = self.tip.0.height >= self.options.stop_at;
+        let is_idle = match &self.phase {
+            Phase::Idle | Phase::BackFilling(None) => true,
+            Phase::Downloading(downloads) => downloads.iter().all(|download| download.is_poll),
+            Phase::BackFilling(Some(_)) => false,
+        };
+        let is_idle = is_idle && !matches!(self.anchor, Anchor::Loose { .. });
+        let peers = || self.peers.values();
+        is_idle && peers().any(is_heard) && (is_stopped || !peers().any(has_more))
+    }
+
+    /// Blocks that wait for their parents, in bytes.
+    pub(crate) fn buffered_bytes(&self) -> u64 {
+        let walk = match &self.phase {
+            Phase::BackFilling(Some(walk)) => walk.bytes(),
+            Phase::BackFilling(None) | Phase::Idle | Phase::Downloading(_) => 0,
+        };
+        self.orphans.bytes() + walk
+    }
+
+    /// Does whatever can be done now.
+    fn go_on(&mut self, now: Instant, context: &mut FlowContext<'_>) {
+        // Phases follow each other; each of these ends one or waits.
+        while !self.has_failed {
+            let is_over = match self.phase {
+                Phase::Idle => self.begin_round(now, context),
+                Phase::Downloading(_) => self.download(now, context),
+                Phase::BackFilling(_) => self.back_fill(now, context),
+            };
+            if !is_over {
+                break;
+            }
+        }
+        if !self.has_failed {
+            self.check_anchor();
+            self.ask_past(now, context);
+        }
+    }
+
+    fn look_at(&mut self, chain: &dyn Chain) {
+        let tip = chain.tip();
+        self.tip = (tip, chain.slot(tip.hash).unwrap_or(tip.height));
+        if self.anchor == Anchor::Unknown {
+            let at = chain.wanted_past().map(|past| past.of.hash).filter(|&of| of == tip.hash);
+            self.anchor = at.map_or(Anchor::Fast, |at| Anchor::Loose { at, since: None });
+        }
+    }
+
+    /// Fails when the peers had their time and none of them has the trusted block.
+    fn check_anchor(&mut self) {
+        let Anchor::Loose { at, since: Some(since) } = self.anchor else { return };
+        let is_idle = matches!(self.phase, Phase::Idle);
+        let is_time = self.checked.is_some_and(|checked| since + TRUST_TIME <= checked);
+        if is_idle && is_time && self.peers.values().any(|peer| peer.standing == Standing::Strange) {
+            self.fail(UnlinkedCheckpoint(at));
+        }
+    }
+
+    fn fail(&mut self, reason: impl std::error::Error + Send + Sync + 'static) {
+        self.has_failed = true;
+        self.outputs.push_back(FlowOutput::Failed(std::sync::Arc::new(reason)));
+    }
+
+    /// A peer tells of a block.
+    fn announced(&mut self, id: PeerId, last: Option<BlockHash>, chain: &dyn Chain) {
+        if let (Some(peer), Some(hash)) = (self.peers.get_mut(&id), last) {
+            let is_known = chain.fork_point(hash).is_some() || self.rejected.contains(hash);
+            peer.has_news |= !is_known;
+        }
+    }
+
+    /// Takes the questions back that are not answered in time.
+    fn check_late(&mut self, now: Instant) {
+        let is_late = |peer: &SlotPeer| peer.late_at().is_some_and(|at| at <= now);
+        let late: Vec<_> = self.peers.iter().filter(|(_, peer)| is_late(peer)).map(|(&id, _)| id).collect();
+        for id in late {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.give_up();
+            }
+            self.failed(now, id, Fault::Stalled);
+        }
+        for peer in self.peers.values_mut().filter(|peer| peer.poll_at <= now) {
+            peer.has_news = true;
+            peer.poll_at = now + self.options.poll_interval;
+        }
+    }
+
+    /// A peer has not done what it was asked.
+    fn failed(&mut self, now: Instant, id: PeerId, fault: Fault) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.strikes += 1;
+        peer.rests_until = now + peer.patience;
+        peer.patience = (peer.patience * 2).min(MAX_REST);
+        if peer.strikes >= self.options.max_strikes {
+            self.drop_peer(id, fault);
+        }
+    }
+
+    fn drop_peer(&mut self, id: PeerId, fault: Fault) {
+        if self.peers.contains_key(&id) {
+            self.forget(id);
+            self.outputs.push_back(FlowOutput::Drop(id, fault));
+        }
+    }
+
+    /// What it brought stays; what it was asked for is asked of others.
+    fn forget(&mut self, id: PeerId) {
+        self.peers.remove(&id);
+    }
+}
+
+#[cfg(test)]
+mod tests;
