@@ -180,23 +180,38 @@ impl Run {
         assert_eq!(self.chain.length, self.target, "all headers are there");
     }
 
-    /// Peers bring what they were asked for, each a block in its turn; the sink applies it at once.
-    fn finish(&mut self) {
-        while self.applied <= self.target {
-            for peer in 0..PEERS {
-                let Some(block) = self.asked[peer as usize].pop_front() else { continue };
-                self.in_flight -= 1;
-                self.step(Input::Reply(PeerId(peer), Reply::Part(part(block))));
-                self.step(Input::Reply(PeerId(peer), Reply::BlockEnd(end(block))));
-            }
-            let given = std::mem::take(&mut self.given);
-            if given > 0 {
-                self.applied += given;
-                self.step(Input::Delivered(given));
-            } else {
-                assert!(self.in_flight > 0, "nothing more is asked for after {} blocks", self.applied);
-            }
+    /// Peers bring what they were asked for, each a block in its turn, until so many are applied. The sink applies at once.
+    fn serve(&mut self, blocks: usize) {
+        while self.applied < blocks {
+            (0..PEERS).for_each(|peer| self.bring(peer));
+            self.deliver();
         }
+    }
+
+    /// Likewise, but always the block that is next in the chain, so that none waits for another.
+    fn serve_in_order(&mut self, blocks: usize) {
+        while self.applied < blocks {
+            let next = |peer: &u64| self.asked[*peer as usize].front().map_or(usize::MAX, height);
+            let peer = (0..PEERS).min_by_key(next).expect("there are peers");
+            self.bring(peer);
+            self.deliver();
+        }
+    }
+
+    fn bring(&mut self, peer: u64) {
+        let Some(block) = self.asked[peer as usize].pop_front() else { return };
+        self.in_flight -= 1;
+        self.step(Input::Reply(PeerId(peer), Reply::Part(part(block))));
+        self.step(Input::Reply(PeerId(peer), Reply::BlockEnd(end(block))));
+    }
+
+    fn deliver(&mut self) {
+        let given = std::mem::take(&mut self.given);
+        if given > 0 {
+            self.applied += given;
+            self.step(Input::Delivered(given));
+        }
+        assert!(given > 0 || self.in_flight > 0, "nothing more is asked for after {} blocks", self.applied);
     }
 }
 
@@ -245,7 +260,7 @@ fn decisions() {
             let mut run = Run::new(options(), blocks());
             run.connect();
             let start = Instant::now();
-            run.finish();
+            run.serve(blocks() + 1);
             rates.push(blocks() as f64 / start.elapsed().as_secs_f64());
             inputs = (run.inputs, run.ticks);
         }
@@ -276,24 +291,25 @@ fn memory() {
     print!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
 }
 
-/// All blocks are in the window and, if the scheduler lets them, in flight.
+/// Peers show what they are worth until as many blocks are in flight as the window holds.
 fn memory_once() {
     let mut options = SyncOptions::default();
-    options.window = blocks() + 1;
+    options.window = blocks();
     options.max_in_flight = blocks();
     options.byte_budget = 1 << 50;
-    let mut run = Run::new(options, blocks());
-    // What the bench itself keeps: the hashes that each peer was asked for.
     let before = resident();
+    let mut run = Run::new(options, 3 * blocks());
     run.connect();
-    let in_flight = run.in_flight;
+    run.serve_in_order(3 * blocks() / 2);
+    // What the bench itself keeps: the hashes that each peer was asked for.
     run.asked.iter_mut().for_each(|asked| *asked = VecDeque::new());
-    let grown = resident() - before;
+    let (grown, in_flight) = (resident() - before, run.in_flight);
     println!(
-        "{} blocks in the window, {in_flight} in flight: {:.1} MiB, {:.0} bytes for each in the window",
+        "{} blocks in the window, {in_flight} in flight: {:.1} MiB, {:.0} bytes for each, {:.0} if only those in flight count",
         blocks(),
         grown as f64 / f64::from(1 << 20),
         grown as f64 / blocks() as f64,
+        grown as f64 / in_flight as f64,
     );
 }
 
