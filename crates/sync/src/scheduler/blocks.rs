@@ -215,12 +215,8 @@ impl Scheduler {
             .filter_map(|(&id, peer)| {
                 let (at, _) = peer.flight(hash).filter(|(_, flight)| !flight.is_lapsed)?;
                 let bytes = peer.bytes_before(at, self.average_size);
-                let size = peer.arriving.as_ref().map_or(self.average_size, |arriving| {
-                    match arriving.hash == hash {
-                        true => arriving.size,
-                        false => self.average_size,
-                    }
-                });
+                let arriving = peer.arriving.as_ref().filter(|arriving| arriving.hash == hash);
+                let size = arriving.map_or(self.average_size, |arriving| arriving.size);
                 Some((id, size, peer.pace.expected(now, bytes)))
             })
             .collect();

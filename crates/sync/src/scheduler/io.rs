@@ -55,7 +55,8 @@ pub enum Output {
     Event(Event),
     /// So many headers were new.
     Headers(usize),
-    /// What [`SyncOptions::stop_at`] or [`SyncOptions::stop_when_synced`] waits for has come about.
+    /// What [`SyncOptions::stop_at`](crate::SyncOptions::stop_at) or
+    /// [`SyncOptions::stop_when_synced`](crate::SyncOptions::stop_when_synced) waits for has come about.
     Stopped,
     /// Headers could not be stored, or the sink is on a block that no peer knows: the sync can't go on.
     Failed(Arc<dyn Error + Send + Sync>),
