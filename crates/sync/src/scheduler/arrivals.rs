@@ -150,12 +150,14 @@ impl Scheduler {
         let arriving_mode = arriving.mode;
         let is_whole = arriving.next == end.parts;
         self.settle_room(&arriving);
+        // What came after we had stopped to read has to find room all the same.
+        let has_room = arriving.mode != Mode::Wait || self.has_room(end.size, arriving.place);
         match (arriving.mode, arriving.place) {
             (Mode::Stream, Place::Height(height)) if is_whole => {
                 self.stream = None;
                 self.finish_stream(now, BlockId { height, hash: end.block }, end, id);
             }
-            (Mode::Collect | Mode::Wait, Place::Height(height)) if is_whole => {
+            (Mode::Collect | Mode::Wait, Place::Height(height)) if is_whole && has_room => {
                 let block = Block {
                     id: BlockId { height, hash: end.block },
                     parts: arriving.parts,
@@ -166,12 +168,15 @@ impl Scheduler {
                 };
                 self.complete(now, block);
             }
-            (Mode::Collect | Mode::Wait, Place::Unknown) if is_whole => {
+            (Mode::Collect | Mode::Wait, Place::Unknown) if is_whole && has_room => {
                 let (parts, transactions, size) = (arriving.parts, end.transactions, end.size);
                 let arrived = Arrived { hash: end.block, parts, transactions, size, served_by: id };
                 self.tell_flow(now, FlowInput::Block(arrived), chain);
             }
-            (Mode::Drain, _) => {
+            (Mode::Wait, Place::Unknown) if is_whole => {
+                self.tell_flow(now, FlowInput::Missing(id, vec![end.block]), chain);
+            }
+            (Mode::Drain, _) | (Mode::Wait, Place::Height(_)) if is_whole || arriving.mode == Mode::Drain => {
                 if let Some(flight) = flight.filter(|flight| !flight.is_lapsed) {
                     self.window.give_back(flight.height, flight.hash);
                 }

@@ -95,7 +95,10 @@ impl Scheduler {
         let peer = self.peers.get(&id)?;
         let base = self.window.base();
         let serves = peer.serves();
-        let mut heights = *serves.start().max(&self.in_time(peer))..=*serves.end();
+        // What lies further ahead than the budget reaches would take the room of what comes before it.
+        let reach = base.saturating_add(self.ahead_budget() / self.average_size.max(1));
+        let earliest = self.in_time(peer).map(|earliest| earliest.min(reach))?;
+        let mut heights = *serves.start().max(&earliest)..=*serves.end().min(&reach);
         loop {
             let (height, hash) = self.window.first_wanted(&heights)?;
             if height != base && expected >= self.ahead_budget() {
@@ -111,17 +114,17 @@ impl Scheduler {
     }
 
     /// The lowest height that this peer would bring before the sink gets there. Others who are faster see to those below.
-    fn in_time(&self, peer: &PeerState) -> u64 {
+    fn in_time(&self, peer: &PeerState) -> Option<u64> {
         let base = self.window.base();
         if peer.stall.strikes > 0 {
             // Who has stalled shows with one block that it is back.
-            return if peer.load() == 0 { self.window.end().saturating_sub(1) } else { u64::MAX };
+            return (peer.load() == 0).then(|| self.window.end().saturating_sub(1));
         }
         let bytes = peer.bytes_before(peer.load(), self.average_size);
-        let Some(takes) = peer.pace.usual(bytes) else { return base };
+        let Some(takes) = peer.pace.usual(bytes) else { return Some(base) };
         let late = takes.saturating_sub(self.options.stall_timeout).as_secs_f64();
         // Saturates on purpose.
-        base.saturating_add((late * self.total_rate / self.average_size.max(1) as f64) as u64)
+        Some(base.saturating_add((late * self.total_rate / self.average_size.max(1) as f64) as u64))
     }
 
     fn ask_of(&mut self, now: Instant, id: PeerId, height: u64, hash: BlockHash) {
@@ -257,6 +260,11 @@ impl Scheduler {
         size: u64,
         remaining: Option<Duration>,
     ) -> Option<PeerId> {
+        // A block that is coming already is not asked for again but for a large gain: a second copy can't be called off.
+        let is_coming = |peer: &PeerState| {
+            peer.stall.is_flowing(now) && peer.arriving.as_ref().is_some_and(|arriving| arriving.hash == hash)
+        };
+        let gain = if self.peers.values().any(is_coming) { 4 } else { 2 };
         let base = self.window.base();
         let stall = self.options.stall_timeout;
         self.peers
@@ -271,7 +279,7 @@ impl Scheduler {
                 (takes, id)
             })
             .min()
-            .filter(|(takes, _)| remaining.is_none_or(|remaining| *takes < remaining / 2))
+            .filter(|(takes, _)| remaining.is_none_or(|remaining| *takes < remaining / gain))
             .map(|(_, id)| id)
     }
 

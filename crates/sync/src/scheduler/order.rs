@@ -68,11 +68,12 @@ impl Scheduler {
                 *reach = point.height;
             }
         }
-        self.realign(now, chain);
+        // The chain may be further than this update: what lies above is looked at anew, whatever the last slot tells.
+        self.realign(now, update.keep, chain);
     }
 
     /// Makes the window agree with the best chain, and finds out whether the sink has to go back.
-    fn realign(&mut self, now: Instant, chain: &dyn Chain) {
+    fn realign(&mut self, now: Instant, keep: u64, chain: &dyn Chain) {
         let point = match self.sent {
             None => None,
             Some(sent) => match chain.fork_point(sent.hash) {
@@ -82,7 +83,7 @@ impl Scheduler {
             },
         };
         let base = point.map_or(0, |point| point.height + 1);
-        let realigned = self.window.realign(base, |height| chain.best_at(height));
+        let realigned = self.window.realign(base, keep, |height| chain.best_at(height));
         let end = self.window.end();
         match self.options.order {
             Order::Chain => self.rollback = point.filter(|_| point != self.sent),
@@ -135,7 +136,7 @@ impl Scheduler {
         }
         let next = self.sent.map_or(0, |sent| sent.height + 1);
         if self.window.len() == 0 && self.window.base() != next {
-            self.realign(now, chain);
+            self.realign(now, u64::MAX, chain);
         }
         if self.sent.is_some_and(|sent| chain.fork_point(sent.hash).is_none()) {
             return;

@@ -15,6 +15,8 @@ use super::pace::Pace;
 
 /// A peer that brings fewer bytes a second than this, while it has something to bring, brings nothing.
 const LEAST_RATE: u64 = 100;
+/// A peer that brought something so long ago is still sending.
+const FLOWING: Duration = Duration::from_secs(1);
 /// The longest that a peer may bring nothing.
 const MAX_PATIENCE: Duration = Duration::from_secs(64);
 
@@ -141,6 +143,11 @@ impl Stall {
     /// A block came whole.
     pub(super) fn landed(&mut self, now: Instant, patience: Duration) {
         *self = Self::new(patience, now);
+    }
+
+    /// Whether enough came of late.
+    pub(super) fn is_flowing(&self, now: Instant) -> bool {
+        self.since + FLOWING > now
     }
 
     fn at(&self) -> Instant {

@@ -50,7 +50,7 @@ impl Scheduler {
         self.options.byte_budget - self.options.byte_budget / FRONT_SHARE
     }
 
-    fn has_room(&self, size: u64, place: Place) -> bool {
+    pub(super) fn has_room(&self, size: u64, place: Place) -> bool {
         let budget = if self.is_front(place) { self.options.byte_budget } else { self.ahead_budget() };
         self.committed().saturating_add(size) <= budget
     }
@@ -74,7 +74,7 @@ impl Scheduler {
             self.set_mode(id, Mode::Collect);
             return true;
         }
-        if !self.is_front(place) || !self.takes_over_stream(now, id) {
+        if !self.is_front(place) || !self.may_stream(STREAM_SHARE) || !self.takes_over_stream(now, id) {
             return false;
         }
         self.room.waiting -= waited;

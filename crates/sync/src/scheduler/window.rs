@@ -204,13 +204,14 @@ impl Window {
         self.slot(height).map(|slot| BlockId { height, hash: slot.hash })
     }
 
-    /// Makes the window start at `base` and agree with the best chain: what does not is dropped.
-    pub(super) fn realign(&mut self, base: u64, best_at: impl Fn(u64) -> Option<BlockHash>) -> Realigned {
+    /// Makes the window start at `base` and agree with the best chain: what does not is dropped, and so is everything from
+    /// height `keep` on.
+    pub(super) fn realign(&mut self, base: u64, keep: u64, best_at: impl Fn(u64) -> Option<BlockHash>) -> Realigned {
         let agrees = |window: &Self| {
             window.slots.back().is_none_or(|last| best_at(window.end() - 1) == Some(last.hash))
         };
         let mut realigned = Realigned::default();
-        while base != self.base && !self.slots.is_empty() || !agrees(self) {
+        while !self.slots.is_empty() && (base != self.base || self.end() > keep) || !agrees(self) {
             realigned.undoes_sent |= self.pop_back();
         }
         if self.slots.is_empty() {

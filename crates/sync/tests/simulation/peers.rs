@@ -93,7 +93,8 @@ impl Host {
         self.id = None;
         self.pipe.close(now);
         (self.headers_asked, self.shown) = (0, None);
-        (self.was_asked, self.is_penalised) = (false, false);
+        // What it brought before may be on its way to the sink: that it was asked stays so.
+        self.is_penalised = false;
     }
 
     /// A connection is made: what it says of its height.
