@@ -96,7 +96,7 @@ impl Scheduler {
         let base = self.window.base();
         let serves = peer.serves();
         // What lies further ahead than the budget reaches would take the room of what comes before it.
-        let reach = base.saturating_add(self.ahead_budget() / self.average_size.max(1));
+        let reach = base.saturating_add(3 * self.ahead_budget() / 2 / self.average_size.max(1));
         let earliest = self.in_time(peer).map(|earliest| earliest.min(reach))?;
         let mut heights = *serves.start().max(&earliest)..=*serves.end().min(&reach);
         loop {
