@@ -206,7 +206,12 @@ impl Window {
 
     /// Makes the window start at `base` and agree with the best chain: what does not is dropped, and so is everything from
     /// height `keep` on.
-    pub(super) fn realign(&mut self, base: u64, keep: u64, best_at: impl Fn(u64) -> Option<BlockHash>) -> Realigned {
+    pub(super) fn realign(
+        &mut self,
+        base: u64,
+        keep: u64,
+        best_at: impl Fn(u64) -> Option<BlockHash>,
+    ) -> Realigned {
         let agrees = |window: &Self| {
             window.slots.back().is_none_or(|last| best_at(window.end() - 1) == Some(last.hash))
         };
