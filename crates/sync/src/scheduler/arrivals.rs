@@ -130,6 +130,7 @@ impl Scheduler {
         {
             peer.asked(now, height, part.block);
             self.window.ask(height);
+            self.note(id);
         }
         self.tell_flow(now, FlowInput::Known(part.block), chain);
         Place::Height(height)
@@ -187,7 +188,7 @@ impl Scheduler {
         if arriving_mode != Mode::Wait {
             self.release(id, now);
         }
-        self.note_hunger(id);
+        self.note(id);
     }
 
     /// Counts a block into the average of the latest sizes.

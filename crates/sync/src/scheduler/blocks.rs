@@ -67,7 +67,7 @@ impl Scheduler {
         }
         self.turn += asks.len() as u64;
         for (id, blocks) in asks {
-            self.note_hunger(id);
+            self.note(id);
             self.outputs.push_back(Output::Ask(id, Want::Blocks(blocks)));
         }
         if is_front_wanted {
@@ -137,11 +137,15 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn note_hunger(&mut self, id: PeerId) {
-        match self.peers.get(&id) {
+    /// Something about this peer is different: whether it can take more requests, and when it is to be looked after.
+    pub(super) fn note(&mut self, id: PeerId) {
+        let peer = self.peers.get(&id);
+        match peer {
             Some(peer) if peer.is_hungry() => self.hungry.insert(id),
             _ => self.hungry.remove(&id),
         };
+        let due = peer.and_then(|peer| peer.due(self.checked));
+        self.peers_due = [self.peers_due, due].into_iter().flatten().min();
     }
 
     /// The next block is wanted and nobody was found who would bring it in time: whoever brings it first does. If all who
@@ -160,7 +164,7 @@ impl Scheduler {
         let Some(id) = first.or_else(|| self.least_held(base)) else { return };
         self.discard_held(now, id);
         self.ask_of(now, id, base, hash);
-        self.note_hunger(id);
+        self.note(id);
         self.outputs.push_back(Output::Ask(id, Want::Blocks(vec![hash])));
     }
 
@@ -247,7 +251,7 @@ impl Scheduler {
                 self.take_back(asked, Some(hash));
             }
             self.ask_of(now, id, self.window.base(), hash);
-            self.note_hunger(id);
+            self.note(id);
             self.outputs.push_back(Output::Ask(id, Want::Blocks(vec![hash])));
         }
     }
@@ -298,7 +302,7 @@ impl Scheduler {
         let lapsed = peer.lapse(is_void);
         self.has_lapsed |= !lapsed.is_empty();
         lapsed.into_iter().for_each(|flight| self.window.give_back(flight.height, flight.hash));
-        self.note_hunger(id);
+        self.note(id);
     }
 
     /// Takes the requests back from peers that bring nothing.
@@ -341,7 +345,7 @@ impl Scheduler {
                 Has::Unknown => {}
             }
         }
-        self.note_hunger(id);
+        self.note(id);
     }
 
     /// A peer can't take these requests now.
@@ -353,6 +357,6 @@ impl Scheduler {
             }
         }
         peer.stall.rests_until = now + peer.stall.patience;
-        self.note_hunger(id);
+        self.note(id);
     }
 }

@@ -56,6 +56,8 @@ pub struct Scheduler {
     peers: BTreeMap<PeerId, PeerState>,
     /// Peers that can take more requests.
     hungry: BTreeSet<PeerId>,
+    /// No peer has to be looked after before. What a peer brings meanwhile can only put that off.
+    peers_due: Option<Instant>,
     /// The sum of the rates of the peers that are asked for something, in bytes a second, and when it was made.
     total_rate: f64,
     rates_at: Option<Instant>,
@@ -107,6 +109,7 @@ impl Scheduler {
             options,
             peers: BTreeMap::new(),
             hungry: BTreeSet::new(),
+            peers_due: None,
             total_rate: 0.0,
             rates_at: None,
             settled: false,
@@ -147,7 +150,7 @@ impl Scheduler {
             Input::Connected(peer, info) => {
                 let state = PeerState::new(&info, self.options.stall_timeout, now);
                 self.peers.insert(peer, state);
-                self.note_hunger(peer);
+                self.note(peer);
                 self.tell_flow(now, FlowInput::Connected(peer, info), chain);
             }
             Input::Disconnected(peer) => {
@@ -196,6 +199,9 @@ impl Scheduler {
                 self.look_after_front(now);
             }
         }
+        if is_late_known {
+            self.peers_due = self.peers.values().filter_map(|peer| peer.due(self.checked)).min();
+        }
         self.conclude(chain);
     }
 
@@ -207,12 +213,9 @@ impl Scheduler {
     /// When the time alone will have an effect.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        let stalls = self.peers.values().filter_map(PeerState::stalls_at);
-        let rests =
-            self.peers.values().map(|peer| peer.stall.rests_until).filter(|_| self.window.has_wanted());
         // What was due at the last look was acted on, or has to wait for something else. A flow sees to that by itself.
-        let own = stalls.chain(rests).chain(self.frontier_due()).filter(|&at| Some(at) > self.checked);
-        own.chain(self.flow.deadline()).min()
+        let front = self.frontier_due().filter(|&at| Some(at) > self.checked);
+        [self.peers_due, front, self.flow.deadline()].into_iter().flatten().min()
     }
 
     /// Bytes of blocks that are kept: those that wait for their turn or for the sink, and those that arrive.

@@ -142,7 +142,8 @@ impl Stall {
 
     /// A block came whole.
     pub(super) fn landed(&mut self, now: Instant, patience: Duration) {
-        *self = Self::new(patience, now);
+        // A rest that was over long ago does not end now.
+        *self = Self { rests_until: self.rests_until.min(now), ..Self::new(patience, now) };
     }
 
     /// Whether enough came of late.
@@ -278,6 +279,12 @@ impl PeerState {
             self.arriving.as_ref().map_or(0, |arriving| arriving.size.saturating_sub(arriving.seen));
         let started = usize::from(self.arriving.is_some());
         arriving.saturating_add(((at + 1).saturating_sub(started) as u64).saturating_mul(average))
+    }
+
+    /// When the peer is to be looked after: when it will have stalled, or its rest is over.
+    pub(super) fn due(&self, checked: Option<Instant>) -> Option<Instant> {
+        let due = [self.stalls_at(), Some(self.stall.rests_until)];
+        due.into_iter().flatten().filter(|&at| Some(at) > checked).min()
     }
 
     /// When the peer will have stalled, if nothing comes.

@@ -211,7 +211,7 @@ impl Scheduler {
         }
         self.outputs.push_back(Output::Resume(id));
         self.untold.push_back(FlowInput::Released(id));
-        self.note_hunger(id);
+        self.note(id);
     }
 
     pub(super) fn settle_room(&mut self, arriving: &Arriving) {

@@ -105,12 +105,7 @@ fn check(settings: &[Setting], bar: f64, config: impl Fn(&Setting) -> Config + S
         in_parallel(0..settings.len() as u64, |number| Some(run(config(&settings[number as usize]))));
     let mut missed = Vec::new();
     for (setting, result) in settings.iter().zip(results) {
-        let ratio = result.map(|report| {
-            if std::env::var("DBG").is_ok() {
-                println!("REP {setting} {report:?}");
-            }
-            report.done_at.as_secs_f64() / IDEAL.as_secs_f64()
-        });
+        let ratio = result.map(|report| report.done_at.as_secs_f64() / IDEAL.as_secs_f64());
         let text = ratio.as_ref().map_or_else(Clone::clone, |ratio| format!("{ratio:.3} of the ideal"));
         println!("{text} with {setting}");
         if ratio.is_err() || ratio.is_ok_and(|ratio| ratio > bar) {

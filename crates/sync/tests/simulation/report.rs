@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// At most one input in so many may be a tick that wants nothing.
-const IDLE_TICKS: u64 = 8;
+const IDLE_TICKS: u64 = 20;
 
 /// What came of a run.
 #[derive(Debug, Default, Clone)]
