@@ -58,10 +58,10 @@ impl Scheduler {
             Some(arriving) => &mut arriving.seen,
             None => &mut peer.early,
         };
-        let new = received.saturating_sub(*before);
+        let (new, is_start) = (received.saturating_sub(*before), *before == 0);
         *before += new;
         if new > 0 {
-            peer.received(now, new);
+            peer.received(now, new, is_start);
         }
         peer.untold += new;
         let least = if self.flow.takes_blocks() { TELL_BYTES } else { 0 };

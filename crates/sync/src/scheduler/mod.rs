@@ -13,6 +13,7 @@ mod fault;
 mod figures;
 pub(crate) mod flow;
 mod flows;
+mod front;
 mod io;
 mod order;
 mod pace;
@@ -29,10 +30,10 @@ use std::{
 use tipward_peer::{PeerId, Reply, Want, wire::BlockHash};
 
 use crate::{BlockId, Chain, Event, PeerShare, SyncOptions};
-use blocks::Frontier;
 pub use fault::Fault;
 pub(crate) use figures::Figures;
 use flow::{Flow, FlowContext, FlowInput, FlowOutput};
+use front::Frontier;
 pub use io::{Input, Output};
 use order::Unapplied;
 use peers::{Has, PeerState};
@@ -58,8 +59,10 @@ pub struct Scheduler {
     hungry: BTreeSet<PeerId>,
     /// No peer has to be looked after before. What a peer brings meanwhile can only put that off.
     peers_due: Option<Instant>,
-    /// The sum of the rates of the peers that are asked for something, in bytes a second, and when it was made.
+    /// The sum of the rates of the peers that are asked for something, in bytes a second; in how many seconds the first of them
+    /// would bring one block more; and when that was found.
     total_rate: f64,
+    quickest: f64,
     rates_at: Option<Instant>,
     settled: bool,
     is_paused: bool,
@@ -111,6 +114,7 @@ impl Scheduler {
             hungry: BTreeSet::new(),
             peers_due: None,
             total_rate: 0.0,
+            quickest: 0.0,
             rates_at: None,
             settled: false,
             is_paused: false,

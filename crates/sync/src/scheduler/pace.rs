@@ -8,8 +8,8 @@ const SAMPLE: Duration = Duration::from_millis(250);
 const WEIGHT: f64 = 0.4;
 /// For how long a peer is kept busy ahead, beside its latency: what it takes to notice that it has become slow.
 const HORIZON: Duration = Duration::from_secs(2);
-/// How many blocks a peer that is not known yet is asked for.
-const START: usize = 8;
+/// How many blocks a peer that is not known yet is asked for: a slow one would keep all that it is asked for.
+const START: usize = 2;
 /// The least that a peer is asked for, so that it does not wait for us between two blocks.
 const LEAST: usize = 1;
 
@@ -59,6 +59,12 @@ impl Pace {
         self.waiting_since.get_or_insert(now);
     }
 
+    /// The first bytes of a block come that was asked for then. They can't have come before the question had got there: what was
+    /// waited for that is no part of the speed.
+    pub(super) fn starts(&mut self, now: Instant, asked: Instant) {
+        self.busy_since = self.busy_since.map(|since| since.max(asked + self.latency).min(now));
+    }
+
     /// Bytes have come.
     pub(super) fn received(&mut self, now: Instant, bytes: u64) {
         if let Some(since) = self.waiting_since.take() {
@@ -91,9 +97,12 @@ impl Pace {
         let target = match self.rate {
             None => most,
             Some(rate) => {
+                let average = average_size.max(1) as f64;
                 let ahead = rate * (HORIZON + 2 * self.latency).as_secs_f64().min(share);
+                // One that comes, and what would come while the next question is on its way.
+                let least = 1.0 + (rate * self.latency.as_secs_f64() / average).ceil();
                 // Saturates on purpose.
-                (ahead / average_size.max(1) as f64) as usize
+                (ahead / average).max(least) as usize
             }
         };
         let target = target.clamp(LEAST.min(most), most);
@@ -118,6 +127,11 @@ impl Pace {
             }
         }
         Some(duration(bytes, rate?))
+    }
+
+    /// From a question to its first byte, the shortest of late.
+    pub(super) fn latency(&self) -> Duration {
+        self.latency
     }
 
     /// How long so many bytes usually take; `None` if that is not known.

@@ -66,6 +66,7 @@ pub(super) enum Has {
 pub(super) struct Flight {
     pub(super) height: u64,
     pub(super) hash: BlockHash,
+    pub(super) asked: Instant,
     /// The request was taken back: the block may still come, and is taken if it is still missing.
     pub(super) is_lapsed: bool,
 }
@@ -225,13 +226,16 @@ impl PeerState {
             self.stall.restart(now);
             self.pace.asked(now);
         }
-        self.flights.push_back(Flight { height, hash, is_lapsed: false });
+        self.flights.push_back(Flight { height, hash, asked: now, is_lapsed: false });
     }
 
-    /// Bytes of blocks came.
-    pub(super) fn received(&mut self, now: Instant, bytes: u64) {
+    /// Bytes of blocks came, perhaps the first ones of a block.
+    pub(super) fn received(&mut self, now: Instant, bytes: u64, is_start: bool) {
         self.bytes += bytes;
         self.stall.received(now, bytes);
+        if let Some(flight) = self.flights.front().filter(|_| is_start) {
+            self.pace.starts(now, flight.asked);
+        }
         self.pace.received(now, bytes);
     }
 
@@ -244,8 +248,14 @@ impl PeerState {
     /// A block came, or will not. Nodes answer in the order of the requests: what was taken back and asked for before it will
     /// not come any more.
     pub(super) fn land(&mut self, now: Instant, hash: BlockHash) -> Option<Flight> {
-        let (at, flight) = self.flight(hash)?;
+        let (at, mut flight) = self.flight(hash)?;
         self.flights.remove(at);
+        // Asked for again after the first request was taken back: this is the answer that was waited for, and the other one is
+        // not needed any more.
+        let again = self.flights.iter_mut().find(|other| other.hash == hash && !other.is_lapsed);
+        if let Some(again) = again.filter(|_| flight.is_lapsed) {
+            (flight.is_lapsed, again.is_lapsed) = (false, true);
+        }
         if self.lapsed > 0 {
             let mut index = 0;
             self.flights.retain(|flight| {
@@ -271,6 +281,11 @@ impl PeerState {
         }
         self.lapsed += taken.len();
         taken
+    }
+
+    /// Bytes that the peer still has to send before it turns to what it is asked next, likewise.
+    pub(super) fn queued_bytes(&self, average: u64) -> u64 {
+        self.load().checked_sub(1).map_or(0, |last| self.bytes_before(last, average))
     }
 
     /// Bytes that the peer still has to send up to the end of this request, by the average size of a block.

@@ -94,7 +94,8 @@ impl Scheduler {
             peer.pace.expected(now, arriving.size.saturating_sub(arriving.seen))
         };
         let ours = remaining(id).unwrap_or(self.options.stall_timeout);
-        let is_faster = remaining(streaming).is_some_and(|theirs| ours < theirs / 2);
+        let is_faster =
+            remaining(streaming).is_some_and(|theirs| ours < theirs / (2 << self.stream_aborts()));
         if is_faster {
             self.discard(now, streaming);
         }
@@ -145,6 +146,7 @@ impl Scheduler {
         self.settle_room(arriving);
         if let (Mode::Stream, Place::Height(height)) = (arriving.mode, arriving.place) {
             self.stream = None;
+            self.frontier.iter_mut().for_each(|frontier| frontier.aborts += 1);
             self.unapplied.push(0);
             self.outputs.push_back(Output::Abort(BlockId { height, hash: arriving.hash }));
         }
