@@ -17,13 +17,14 @@ async fn stopped_on_the_way_and_reorganized_while_away() {
         let gate = 120 * (run + 1);
         record.stop_before(gate);
         let mut builder = builder(dir.path(), &[one.address(), two.address()]).sink(record.sink());
-        // So the sink can't get far beyond the gate when that opens for the end.
+        // So no more than this lies beyond the gate.
         builder.sync.window = 40;
         let node = builder.spawn().await.unwrap();
         applied(&record, gate - random.u64(0..40)).await;
-        let ending = tokio::spawn(node.shutdown());
-        record.stop_before(gate + 50);
-        let progress = patiently("the end", ending).await.unwrap().unwrap();
+        // The gate opens when the end has been asked for: the sink gets through what it was given, and no further.
+        let open = async { record.stop_before(u64::MAX) };
+        let (progress, ()) = patiently("the end", async { tokio::join!(node.shutdown(), open) }).await;
+        let progress = progress.unwrap();
         assert_eq!(progress.resumed_from, cursor, "run {run}");
         assert_eq!(progress.applied, record.tip(), "run {run}");
         downloaded += progress.blocks;
@@ -33,12 +34,8 @@ async fn stopped_on_the_way_and_reorganized_while_away() {
 
     let cursor = record.tip().unwrap();
     record.stop_before(u64::MAX);
-    for node in [&one, &two] {
-        node.reorganize(cursor.height - 9, 200);
-        if node.height() != 0 {
-            break; // The other one stays behind on the losing branch.
-        }
-    }
+    // The other one stays behind on the losing branch, and may bring more of that before the better one is heard.
+    one.reorganize(cursor.height - 9, 200);
     let node =
         builder(dir.path(), &[one.address(), two.address()]).sink(record.sink()).spawn().await.unwrap();
     let height = one.height();
@@ -47,6 +44,7 @@ async fn stopped_on_the_way_and_reorganized_while_away() {
     patiently("the end", node.shutdown()).await.unwrap();
     record.assert_holds(&one.chain());
     assert_eq!(record.rollbacks(), [cursor.height - 9]);
-    assert_eq!(progress.blocks, height - (cursor.height - 9), "nothing of what it had");
+    let most = 200 + 600 - cursor.height;
+    assert!((200..=most).contains(&progress.blocks), "nothing of what it had: {}", progress.blocks);
     assert_eq!(record.applied(), 1 + downloaded + progress.blocks);
 }
