@@ -7,7 +7,7 @@ use crate::{SLOW, applied, builder, chain, reached, serve};
 
 /// The branches part after the block at `fork`, when the sink has been let as far as the one before `gate`.
 async fn reorg_on_the_way(fork: u64, gate: u64) -> Option<Vec<u64>> {
-    let Some(bitcoind) = serve(2, &chain(300)) else { return None };
+    let bitcoind = serve(2, &chain(300))?;
     let line = Throttle::start(bitcoind.address(), SLOW).await.unwrap();
     let (record, dir) = (Record::default(), tempfile::tempdir().unwrap());
     record.stop_before(gate);
