@@ -10,6 +10,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tipward_chain::sync::peer::wire::BlockHash;
 
 use crate::{free_address, on_path, rpc};
 
@@ -90,7 +91,8 @@ impl Bcoin {
     /// The node reports an error.
     #[must_use]
     pub fn rpc(&self, method: &str, parameters: &Value) -> Value {
-        self.try_rpc(method, parameters).unwrap_or_else(|error| panic!("{method}{parameters}: {error}"))
+        self.try_rpc(method, parameters)
+            .unwrap_or_else(|error| panic!("{}: {error}", rpc::brief(method, parameters)))
     }
 
     /// Calls the node.
@@ -152,6 +154,37 @@ impl Bcoin {
     #[must_use]
     pub fn block(&self, hash: &str) -> String {
         self.rpc("getblock", &json!([hash, false])).as_str().expect("a block").to_owned()
+    }
+
+    /// The blocks of the node's best chain, by height.
+    ///
+    /// # Panics
+    /// The chain changes meanwhile.
+    #[must_use]
+    pub fn chain(&self) -> Vec<(BlockHash, Vec<u8>)> {
+        let blocks = (0..=self.height()).map(|height| {
+            let hash = self.hash(height);
+            (rpc::hash(&hash), rpc::bytes(&self.block(&hash)))
+        });
+        blocks.collect()
+    }
+
+    /// Mines so many blocks.
+    pub fn mine(&self, blocks: u64) {
+        self.mine_to(blocks, "receiveAddress");
+    }
+
+    /// Another branch becomes the best one: it parts after the block at `height` and is so many blocks long, one of them at
+    /// least more than now.
+    pub fn reorganize(&self, height: u64, blocks: u64) {
+        let _ = self.rpc("invalidateblock", &json!([self.hash(height + 1)]));
+        self.mine_to(blocks, "changeAddress");
+    }
+
+    /// Pays the wallet: on regtest the node has addresses of its own kind, which no other node knows.
+    fn mine_to(&self, blocks: u64, address: &str) {
+        let address = self.wallet("/account/default")[address].take();
+        let _ = self.rpc("generatetoaddress", &json!([blocks, address]));
     }
 
     /// Waits until `is_there`.

@@ -10,6 +10,8 @@ use std::{
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tipward_chain::sync::peer::wire::BlockHash;
+use tipward_simnet::SimChain;
 
 use crate::{free_address, on_path, rpc};
 
@@ -18,6 +20,11 @@ const AUTHORIZATION: &str = "Basic dGlwd2FyZDp0aXB3YXJk";
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a node may take for what it is waited for.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// An address on regtest of which nobody has the key.
+pub const NOBODYS_ADDRESS: &str = "mfha3wmTvGAYZ4iZ7nDdXdDDrNSGjLwRxV";
+/// Another one, so that two branches differ.
+const OTHER_ADDRESS: &str = "mfcGAzvis9JQAb6avB6WBGiGrgWzLxuGaC";
 
 /// A `bitcoind` on regtest and on loopback, with an empty chain. It is stopped when dropped.
 #[derive(Debug)]
@@ -112,7 +119,8 @@ impl Bitcoind {
     /// The node reports an error.
     #[must_use]
     pub fn rpc(&self, method: &str, parameters: &Value) -> Value {
-        self.try_rpc(method, parameters).unwrap_or_else(|error| panic!("{method}{parameters}: {error}"))
+        self.try_rpc(method, parameters)
+            .unwrap_or_else(|error| panic!("{}: {error}", rpc::brief(method, parameters)))
     }
 
     /// Calls the node.
@@ -141,6 +149,43 @@ impl Bitcoind {
     #[must_use]
     pub fn block(&self, hash: &str) -> String {
         self.rpc("getblock", &json!([hash, 0])).as_str().expect("a block").to_owned()
+    }
+
+    /// The blocks of the node's best chain, by height.
+    ///
+    /// # Panics
+    /// The chain changes meanwhile.
+    #[must_use]
+    pub fn chain(&self) -> Vec<(BlockHash, Vec<u8>)> {
+        let blocks = (0..=self.height()).map(|height| {
+            let hash = self.hash(height);
+            (rpc::hash(&hash), rpc::bytes(&self.block(&hash)))
+        });
+        blocks.collect()
+    }
+
+    /// Gives the node the blocks of a chain that follow one at this height, and wants it to make them its best ones.
+    ///
+    /// # Panics
+    /// It does not.
+    pub fn take(&self, chain: &SimChain, after: u64) {
+        for block in chain.blocks().iter().skip(1 + after as usize) {
+            let refused = self.rpc("submitblock", &json!([rpc::hex(&block.bytes())]));
+            assert!(refused.is_null() || refused == "inconclusive", "{}: {refused}", block.hash);
+        }
+        assert_eq!(self.hash(chain.height()), chain.tip().hash.to_string());
+    }
+
+    /// Writes the chain down, so that [`kill`](Self::kill) takes nothing of it.
+    pub fn flush(&self) {
+        let _ = self.rpc("gettxoutsetinfo", &json!([]));
+    }
+
+    /// Another branch becomes the best one: it parts after the block at `height` and is so many blocks long, one of them at
+    /// least more than now.
+    pub fn reorganize(&self, height: u64, blocks: u64) {
+        let _ = self.rpc("invalidateblock", &json!([self.hash(height + 1)]));
+        self.mine(blocks, OTHER_ADDRESS);
     }
 
     /// What the node says about its peers.

@@ -7,8 +7,10 @@ mod bcoin;
 mod bitcoind;
 mod compare;
 mod peers;
+mod record;
 mod rpc;
 mod socks;
+mod tap;
 mod throttle;
 
 use std::{
@@ -17,10 +19,12 @@ use std::{
 };
 
 pub use bcoin::Bcoin;
-pub use bitcoind::Bitcoind;
+pub use bitcoind::{Bitcoind, NOBODYS_ADDRESS};
 pub use compare::{archived_blocks, assert_archive_holds, wait_for};
 pub use peers::{PATIENCE, Peers, patiently};
+pub use record::{Record, Recorded};
 pub use socks::{Socks, Through};
+pub use tap::{Log, Seen, Tap, What};
 pub use throttle::Throttle;
 
 /// The README's code, compiled and run with the other tests.

@@ -1,6 +1,8 @@
 //! JSON over HTTP, as the real nodes speak it.
 
+use hex_conservative::{DisplayHex, decode_to_vec};
 use serde_json::{Value, json};
+use tipward_chain::sync::peer::wire::BlockHash;
 
 /// What a node answers to a request.
 pub(crate) fn answer(request: minreq::Request) -> Result<Value, String> {
@@ -17,4 +19,21 @@ pub(crate) fn call(request: minreq::Request, method: &str, parameters: &Value) -
         Value::Null => Ok(answer["result"].take()),
         error => Err(error.to_string()),
     }
+}
+
+/// A call in few words: a block is long.
+pub(crate) fn brief(method: &str, parameters: &Value) -> String {
+    format!("{method}{parameters}").chars().take(300).collect()
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.to_lower_hex_string()
+}
+
+pub(crate) fn bytes(hex: &str) -> Vec<u8> {
+    decode_to_vec(hex).expect("hexadecimal text")
+}
+
+pub(crate) fn hash(hex: &str) -> BlockHash {
+    hex.parse().expect("a hash")
 }

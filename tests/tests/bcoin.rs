@@ -7,10 +7,7 @@ use hex_conservative::decode_to_vec;
 use serde_json::json;
 use tipward_chain::{
     Node,
-    sync::peer::wire::{
-        BlockHash,
-        bitcoin::{Network, Transaction},
-    },
+    sync::peer::wire::bitcoin::{Network, Transaction},
 };
 use tipward_simnet::{Behaviour, ChainSpec, SimChain, SimNode};
 use tipward_tests::{Bcoin, assert_archive_holds};
@@ -91,8 +88,7 @@ async fn an_spv_node_finds_its_payments() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_of_ours_syncs_from_it() {
     let Some(bcoin) = Bcoin::full(None) else { return };
-    let address = bcoin.wallet("/account/default")["receiveAddress"].take();
-    let _ = bcoin.rpc("generatetoaddress", &json!([150, address]));
+    bcoin.mine(150);
     let dir = tempfile::tempdir().unwrap();
     let mut node = Node::builder(Network::BTC_REGTEST, dir.path())
         .archive()
@@ -103,12 +99,7 @@ async fn a_node_of_ours_syncs_from_it() {
         .unwrap();
     tokio::time::timeout(Duration::from_secs(60), node.wait()).await.unwrap().unwrap();
     assert_eq!(node.progress().applied.map(|tip| tip.height), Some(150));
-    let blocks: Vec<(BlockHash, Vec<u8>)> = (0..=150)
-        .map(|height| {
-            let hash = bcoin.hash(height);
-            (hash.parse().unwrap(), decode_to_vec(&bcoin.block(&hash)).unwrap())
-        })
-        .collect();
+    let blocks = bcoin.chain();
     assert_archive_holds(
         dir.path(),
         Network::BTC_REGTEST,

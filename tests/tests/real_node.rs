@@ -3,12 +3,8 @@
 
 use std::{path::Path, time::Duration};
 
-use hex_conservative::decode_to_vec;
 use serde_json::json;
-use tipward_chain::{
-    Node, NodeBuilder,
-    sync::peer::wire::{BlockHash, bitcoin::Network},
-};
+use tipward_chain::{Node, NodeBuilder, sync::peer::wire::bitcoin::Network};
 use tipward_simnet::{Behaviour, ChainSpec, SimChain, SimNode};
 use tipward_tests::{Bitcoind, assert_archive_holds, wait_for};
 
@@ -17,12 +13,7 @@ fn node(data_dir: &Path, bitcoind: &Bitcoind) -> NodeBuilder {
 }
 
 fn assert_equals_node(data_dir: &Path, bitcoind: &Bitcoind) {
-    let blocks: Vec<(BlockHash, Vec<u8>)> = (0..=bitcoind.height())
-        .map(|height| {
-            let hash = bitcoind.hash(height);
-            (hash.parse().unwrap(), decode_to_vec(&bitcoind.block(&hash)).unwrap())
-        })
-        .collect();
+    let blocks = bitcoind.chain();
     assert_archive_holds(data_dir, Network::BTC_REGTEST, blocks.iter().map(|(hash, raw)| (*hash, &raw[..])));
 }
 

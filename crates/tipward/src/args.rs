@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use etcetera::BaseStrategy;
 use tipward_chain::sync::peer::wire::bitcoin::Network;
 
@@ -54,6 +54,9 @@ pub(crate) struct SyncArguments {
     /// Download headers and no blocks.
     #[arg(long)]
     pub(crate) headers_only: bool,
+    /// How to find blocks: by headers first, or by lists of blocks (`getblocks`), for nodes that serve no headers.
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = FindBlocks::HeadersFirst)]
+    pub(crate) strategy: FindBlocks,
     /// How many blocks behind the tip to stay, so that fewer reorgs reach the archive.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) stay_behind: u64,
@@ -71,6 +74,13 @@ pub(crate) struct SyncArguments {
     /// Log to stderr; twice for more.
     #[arg(short, long, action = ArgAction::Count)]
     pub(crate) verbose: u8,
+}
+
+/// The strategies that nodes of Bitcoin's protocol answer to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FindBlocks {
+    HeadersFirst,
+    Inventory,
 }
 
 #[derive(Debug, Args)]

@@ -7,13 +7,13 @@ use std::{
 
 use tipward_chain::{
     Node, NodeError,
-    sync::{Event, peer::ManagerOptions, peer::wire::bitcoin::Network},
+    sync::{Event, Strategy, peer::ManagerOptions, peer::wire::bitcoin::Network},
 };
 use tipward_simnet::Demo;
 
 use crate::{
     Failure,
-    args::{SyncArguments, default_data_dir},
+    args::{FindBlocks, SyncArguments, default_data_dir},
     interrupted,
     report::{Report, Reporter},
     runtime, trace,
@@ -22,9 +22,14 @@ use crate::{
 
 /// What the chains of the demo are drawn from.
 pub(crate) const DEMO_SEED: u64 = 1;
+/// How many blocks nodes put in a list.
+const MAX_LIST: usize = 500;
 const TICK: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(arguments: &SyncArguments) -> Result<(), Failure> {
+    if arguments.headers_only && arguments.strategy == FindBlocks::Inventory {
+        return Err(Failure::Usage("--headers-only: lists of blocks bring no headers".to_owned()));
+    }
     let mut options = ManagerOptions::default();
     options.addresses = addresses(&arguments.connect, arguments.network)?;
     arguments.transport.apply(arguments.network, &mut options)?;
@@ -65,6 +70,10 @@ fn builder(
     let mut builder = Node::builder(arguments.network, data_dir).archive().give_up_without_peers();
     builder.peers = options;
     builder.sync.stay_behind = arguments.stay_behind;
+    builder.sync.strategy = match arguments.strategy {
+        FindBlocks::HeadersFirst => Strategy::HeadersFirst,
+        FindBlocks::Inventory => Strategy::Inventory { batch: MAX_LIST },
+    };
     if let Some(window) = arguments.window {
         builder.sync.window = window as usize;
     }

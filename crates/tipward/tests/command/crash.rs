@@ -11,6 +11,15 @@ const HEIGHT: u64 = 1000;
 
 #[test]
 fn killed_ten_times_during_a_sync_from_a_real_node() {
+    killed_ten_times("headers-first");
+}
+
+#[test]
+fn killed_ten_times_during_a_sync_by_lists() {
+    killed_ten_times("inventory");
+}
+
+fn killed_ten_times(strategy: &str) {
     let Some(bitcoind) = Bitcoind::start(&[]) else { return };
     let address = bitcoind.wallet();
     bitcoind.mine_with_transactions(HEIGHT, &address);
@@ -24,6 +33,7 @@ fn killed_ten_times_during_a_sync_from_a_real_node() {
     // One message of headers is most of a second here, and counts when it is whole: not what this is about.
     summary(&run(&[&arguments[..], &["--headers-only", "--until-synced", "--json"]].concat()));
 
+    let arguments = [&arguments[..], &["--strategy", strategy]].concat();
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -44,8 +54,17 @@ fn killed_ten_times_during_a_sync_from_a_real_node() {
     assert!(heights.len() > 2, "the runs got somewhere: {heights:?}");
 
     let direct = bitcoind.address().to_string();
-    let arguments =
-        ["sync", "--network", "btc-regtest", "--connect", &direct, "--data-dir", utf8(dir.path())];
+    let arguments = [
+        "sync",
+        "--network",
+        "btc-regtest",
+        "--connect",
+        &direct,
+        "--data-dir",
+        utf8(dir.path()),
+        "--strategy",
+        strategy,
+    ];
     let line = summary(&run(&[&arguments[..], &["--until-synced", "--json"]].concat()));
     assert_eq!(line["tip_height"], HEIGHT);
     assert_eq!(line["resumed_from"].as_u64().map(|from| from + 1), Some(last));

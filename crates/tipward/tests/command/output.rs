@@ -214,6 +214,30 @@ fn headers_only_downloads_no_blocks() {
 }
 
 #[cfg(unix)]
+/// A node whose headers are of no use serves lists of blocks all the same.
+#[test]
+fn the_strategy_is_chosen() {
+    let server = Server::start(Network::BTC_REGTEST, ChainSpec::new(600, 4), Behaviour::UnlinkedHeaders);
+    let address = server.address().to_string();
+    let by = |strategy: &[&str]| {
+        let dir = tempfile::tempdir().unwrap();
+        let arguments =
+            ["sync", "--network", "btc-regtest", "--connect", &address, "--until-synced", "--json"];
+        run(&[&arguments[..], &["--data-dir", utf8(dir.path())], strategy].concat())
+    };
+    assert_eq!(summary(&by(&["--strategy", "inventory"]))["tip_height"], 600);
+    for headers_first in [&["--strategy", "headers-first"][..], &[]] {
+        let output = by(headers_first);
+        assert!(
+            !output.status.success() && stderr(&output).contains("does not follow"),
+            "{}",
+            stderr(&output)
+        );
+    }
+    let output = by(&["--strategy", "inventory", "--headers-only"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+}
+
 #[test]
 fn an_interrupt_ends_cleanly_and_the_next_run_resumes() {
     let slow = Behaviour::Slow { bytes_per_second: 100_000 };
