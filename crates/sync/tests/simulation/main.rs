@@ -121,6 +121,11 @@ fn headers_first() {
 }
 
 #[test]
+fn ranges() {
+    run_seeds(Strategy::Range { batch: 500 });
+}
+
+#[test]
 fn different_seeds_give_different_traces() {
     let trace = |seed| run(Config::random(seed, Strategy::HeadersFirst)).map(|report| report.trace);
     assert_ne!(trace(0), trace(7));
