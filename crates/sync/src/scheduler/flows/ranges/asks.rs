@@ -198,9 +198,8 @@ impl RangeFlow {
         let Some(end) = asked.filter(|open| open.missing().contains(&next)).map(|open| open.end).max() else {
             return;
         };
-        let can_serve = |peer: &RangePeer| {
-            peer.serves(next) && peer.may_be_asked(now) && !peer.is_asked_for(next)
-        };
+        let can_serve =
+            |peer: &RangePeer| peer.serves(next) && peer.may_be_asked(now) && !peer.is_asked_for(next);
         let able = self.peers.iter().filter(|(_, peer)| can_serve(peer));
         let Some((&id, peer)) = able.min_by_key(|(id, peer)| (peer.load(), peer.pace, **id)) else { return };
         // It takes no more room: the same blocks were asked for before.

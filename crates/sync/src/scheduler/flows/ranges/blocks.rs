@@ -29,7 +29,13 @@ impl RangeFlow {
     }
 
     /// A block has no room. Its header holds its place.
-    pub(super) fn head(&mut self, now: Instant, server: PeerId, head: BlockHead, context: &mut FlowContext<'_>) {
+    pub(super) fn head(
+        &mut self,
+        now: Instant,
+        server: PeerId,
+        head: BlockHead,
+        context: &mut FlowContext<'_>,
+    ) {
         let Some(height) = head.index else { return };
         self.arrived(now, KeptBlock { header: head.header, height, server, body: None }, context);
     }
