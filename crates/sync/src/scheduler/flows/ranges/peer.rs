@@ -296,7 +296,9 @@ impl RangePeer {
     /// A block at this height came. `None` if none was asked for there.
     pub(super) fn answered(&mut self, height: u64, now: Instant) -> Option<Answer> {
         let mut answer = Answer::default();
-        let is_it = |request: &Request| request.missing().contains(&height);
+        // Where ends are not told it can't be known whether what was taken back will still be answered.
+        let may_be = |request: &Request| self.tells_ends || !request.is_void;
+        let is_it = |request: &Request| request.missing().contains(&height) && may_be(request);
         let at = if self.tells_ends { 1 } else { self.asked.len() };
         let Some(at) = self.asked.iter().take(at).position(is_it) else {
             // Out of its turn.
