@@ -305,15 +305,18 @@ impl RangePeer {
             let was_asked_for = |request: &Request| (request.start..request.end).contains(&height);
             return self.asked.iter().any(was_asked_for).then_some(answer);
         };
-        // An answer to a later question: those before it have all the answer that they will get.
-        for request in self.asked.drain(..at).collect::<Vec<_>>() {
-            request.passes_over(request.end, &mut answer);
-        }
-        let request = self.asked.front_mut()?;
+        // An answer to a later question: those before it have all the answer that they will get. Unless it is one to them.
+        let is_clear = !self.asked.iter().take(at).any(|request| request.missing().contains(&height));
+        let at = if is_clear {
+            for request in self.asked.drain(..at).collect::<Vec<_>>() {
+                request.passes_over(request.end, &mut answer);
+            }
+            0
+        } else {
+            at
+        };
+        let request = self.asked.get_mut(at)?;
         request.passes_over(height, &mut answer);
-        if at > 0 {
-            request.since = self.alive;
-        }
         request.next = height + 1;
         self.brought = now;
         answer.purpose = Some(request.purpose);
