@@ -76,16 +76,22 @@ impl Scheduler {
         self.discard(now, id);
         let size = part.block_size.max(part.bytes.len() as u64);
         let is_large = size > self.ahead_budget();
+        // What can't be kept until its place is known.
+        let takes_heads = self.flow.takes_heads();
+        let has_no_place = is_large || takes_heads && !self.has_room(size, Place::Unknown);
+        let was_asked = self.peers.get(&id).is_some_and(|peer| peer.flight(part.block).is_some());
         let place = match self.peers.get(&id).map(|peer| peer.flight(part.block)) {
             None => return,
             Some(Some((_, flight))) => Place::Height(flight.height),
             // It can't be kept until its place is known, so that is found out now.
-            Some(None) if is_large && self.flow.takes_blocks() => self.place(now, id, part, chain),
+            Some(None) if has_no_place && self.flow.takes_blocks() => self.place(now, id, part, chain),
             Some(None) => Place::Unknown,
         };
+        // Known now, it is fetched when there is room: a peer held with it would hold up what it was asked for before.
+        let is_put_off = has_no_place && takes_heads && !is_large && !was_asked && !self.is_front(place);
         let is_needed = match place {
-            Place::Height(height) => self.window.is_missing(height, part.block),
-            Place::Unknown => self.flow.takes_blocks() && !is_large,
+            Place::Height(height) => !is_put_off && self.window.is_missing(height, part.block),
+            Place::Unknown => self.flow.takes_blocks() && !has_no_place,
         };
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.arriving = Some(Arriving {
@@ -98,6 +104,9 @@ impl Scheduler {
             seen: std::mem::take(&mut peer.early),
             mode: if is_needed { Mode::Wait } else { Mode::Drain },
         });
+        if is_put_off {
+            self.lapse(id, |flight| flight.hash == part.block);
+        }
         if is_needed && !self.admit(now, id) {
             if let Place::Height(height) = place
                 && is_large
@@ -106,7 +115,7 @@ impl Scheduler {
             }
             self.room.held.insert(id);
             self.hold(id, now);
-        } else if is_large && place == Place::Unknown && self.flow.takes_blocks() {
+        } else if is_large && place == Place::Unknown && self.flow.takes_blocks() && !takes_heads {
             self.tell_flow(now, FlowInput::Missing(id, vec![part.block]), chain);
         }
     }
@@ -116,6 +125,9 @@ impl Scheduler {
         let Some(head) = chain.read_head(&part.bytes).filter(|head| head.header.hash == part.block) else {
             return Place::Unknown;
         };
+        if self.flow.takes_heads() {
+            self.tell_flow(now, FlowInput::NoRoom(id, head.clone()), chain);
+        }
         if !head.parents.iter().all(|parent| chain.fork_point(*parent).is_some()) {
             return Place::Unknown;
         }

@@ -16,7 +16,7 @@ use super::{
     Fault,
     flows::{HeadersFlow, InventoryFlow, RangeFlow, SlotFlow},
 };
-use crate::{Accepted, Block, BlockId, Chain, Strategy, SyncOptions};
+use crate::{Accepted, Block, BlockHead, BlockId, Chain, Strategy, SyncOptions};
 
 /// The flow that a strategy names.
 #[derive(Debug)]
@@ -98,6 +98,12 @@ impl Flow {
         }
     }
 
+    /// Whether the flow makes do with the header of a block that has no room: known, its body is fetched in its turn. Then no
+    /// peer is held with a block that may have to wait for one that would come after it.
+    pub(crate) fn takes_heads(&self) -> bool {
+        matches!(self, Self::Range(_))
+    }
+
     /// Whether the flow finds blocks by getting them.
     pub(crate) fn takes_blocks(&self) -> bool {
         !matches!(self, Self::Headers(_))
@@ -123,6 +129,9 @@ pub(crate) enum FlowInput {
     Known(BlockHash),
     /// A peer does not have these blocks, which the flow asked for, or can't bring them now.
     Missing(PeerId, Vec<BlockHash>),
+    /// A block has begun to come that has no room before its place is known. Its body is not kept. For flows that
+    /// [want that](Flow::takes_heads).
+    NoRoom(PeerId, BlockHead),
     /// A peer has answered the oldest open question for a range.
     RangeEnd(PeerId),
     /// A peer can't be asked this.

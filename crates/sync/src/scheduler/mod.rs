@@ -273,7 +273,8 @@ impl Scheduler {
     /// Lets the flow work, and does what it wants done.
     fn tell_flow(&mut self, now: Instant, input: FlowInput, chain: &mut dyn Chain) {
         let under_way = self.window.asked().saturating_sub(self.room.collecting) as u64;
-        let taken = self.committed().saturating_add(under_way.saturating_mul(self.average_size));
+        let taken = self.committed() - self.flow.buffered_bytes();
+        let taken = taken.saturating_add(under_way.saturating_mul(self.average_size));
         let mut context = FlowContext {
             chain,
             room: self.options.window.saturating_sub(self.window.len() + self.unapplied.len()),

@@ -82,7 +82,10 @@ impl Scheduler {
                 None => return,
             },
         };
-        let base = point.map_or(0, |point| point.height + 1);
+        // Where the sink will be: a rollback that is due in any case may take it further back than the chain does.
+        let kept_rollback = self.rollback.filter(|_| self.options.order == Order::AsReceived);
+        let height = |point: BlockId| kept_rollback.map_or(point.height, |to| point.height.min(to.height));
+        let base = point.map_or(0, |point| height(point) + 1);
         let realigned = self.window.realign(base, keep, |height| chain.best_at(height));
         let end = self.window.end();
         match self.options.order {

@@ -55,7 +55,7 @@ impl Scheduler {
         self.committed().saturating_add(size) <= budget
     }
 
-    fn is_front(&self, place: Place) -> bool {
+    pub(super) fn is_front(&self, place: Place) -> bool {
         place == Place::Height(self.window.base())
     }
 

@@ -29,7 +29,7 @@ use super::super::{
 };
 use crate::{BlockId, Chain, SyncOptions};
 use kept::Kept;
-use peer::{Branch, MAX_PATIENCE, Purpose, RangePeer, Trust};
+use peer::{Branch, Late, MAX_PATIENCE, Purpose, RangePeer, Request, Trust};
 
 /// What a block is taken to weigh before any has come, in bytes.
 const FIRST_SIZE: u64 = 64 << 10;
@@ -88,7 +88,8 @@ impl RangeFlow {
                 stall_timeout: options.stall_timeout,
                 poll_interval: options.header_interval,
                 max_strikes: options.max_strikes,
-                stop_at: options.stop_at.unwrap_or(u64::MAX),
+                // What is held back for now has to be there to be counted.
+                stop_at: options.stop_at.map_or(u64::MAX, |stop| stop.saturating_add(options.stay_behind)),
             },
             rng: fastrand::Rng::with_seed(seed),
             peers: BTreeMap::new(),
@@ -116,6 +117,7 @@ impl RangeFlow {
             }
             FlowInput::Disconnected(id) => self.forget(id),
             FlowInput::Block(block) => self.block(now, block, context),
+            FlowInput::NoRoom(id, head) => self.head(now, id, head, context),
             FlowInput::Height(id, height) => {
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.claims(height);
@@ -128,18 +130,25 @@ impl RangeFlow {
             }
             FlowInput::RangeEnd(id) => self.range_end(now, id),
             FlowInput::Unsupported(id, Want::Range { .. }) => self.unsupported(now, id),
-            FlowInput::Progress(id) | FlowInput::Held(id) | FlowInput::Released(id) => {
+            FlowInput::Progress(id) => {
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.alive = now;
                 }
             }
+            FlowInput::Held(id) | FlowInput::Released(id) => {
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.is_held = matches!(input, FlowInput::Held(_));
+                    peer.restart(now);
+                }
+            }
+            FlowInput::Missing(id, blocks) => self.missing(id, &blocks, context.chain),
             // What is there is worked out anew in any case.
             FlowInput::Room | FlowInput::Known(_) => {}
             FlowInput::Tick => {
                 self.checked = Some(now);
                 self.check_late(now);
             }
-            FlowInput::Missing(..) | FlowInput::Unsupported(..) => {}
+            FlowInput::Unsupported(..) => {}
         }
         if !self.has_failed {
             self.follow_branches(context.chain);
@@ -158,9 +167,9 @@ impl RangeFlow {
             return None;
         }
         let of_peer = |peer: &RangePeer| {
-            let late = peer.late_at();
+            let late = peer.late_at().map(|(at, _)| at);
             // Whoever has nothing to do may be asked when it has rested, or to see if there is more.
-            let idle = peer.open.is_empty().then_some(peer.poll_at.max(peer.rests_until));
+            let idle = peer.is_idle().then_some(peer.poll_at.max(peer.rests_until));
             [late, idle, Some(peer.rests_until)]
         };
         let peers = self.peers.values().flat_map(of_peer).flatten();
@@ -199,36 +208,54 @@ impl RangeFlow {
         }
     }
 
+    /// The peer does not have these blocks. What it was asked for by its hash is not meant.
+    fn missing(&mut self, id: PeerId, blocks: &[BlockHash], chain: &dyn Chain) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        for &hash in blocks {
+            peer.denies(chain.find(hash).map(|block| block.height));
+        }
+    }
+
     /// The peer has said all that it says to its oldest question.
     fn range_end(&mut self, now: Instant, id: PeerId) {
-        let tip = self.tip.height;
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        if peer.owed > 0 {
-            peer.owed -= 1;
-            return;
-        }
         peer.alive = now;
-        let Some(request) = peer.close(now) else { return };
-        if !request.is_untouched() {
-            if peer.reach() >= request.end - 1 {
+        let Some(request) = peer.ends(now) else { return };
+        peer.strikes = 0;
+        let is_claimed = peer.claimed >= request.start && peer.shown_height() < request.start;
+        if request.is_denied {
+            self.denied(now, id, &request);
+        } else if !request.is_untouched() {
+            if request.next < request.end && peer.reach() >= request.end - 1 {
                 // It sends no more at once; the rest is missing again.
                 peer.most = u32::try_from(request.next - request.start).unwrap_or(u32::MAX);
                 peer.quota = peer.quota.min(peer.most);
             }
+        } else if is_claimed {
+            self.unshown(now, id);
+        } else if request.purpose == Purpose::Poll {
+            self.polled(now, id);
+        } else {
+            self.denied(now, id, &request);
+        }
+    }
+
+    /// The peer has not brought what it was asked for, and does not say that it could: others are asked.
+    fn denied(&mut self, now: Instant, id: PeerId, request: &Request) {
+        if request.next == request.end {
             return;
         }
         match request.purpose {
+            Purpose::Share => request.missing().for_each(|height| self.skipped(now, id, height)),
             Purpose::Poll => self.polled(now, id),
-            // Another has brought it meanwhile, or the chain has changed.
-            Purpose::Share => self.failed(now, id, request.start > tip),
-            Purpose::Climb | Purpose::Probe => self.failed(now, id, true),
+            Purpose::Climb | Purpose::Probe => self.rest(now, id),
         }
     }
 
     /// The dialect can't ask for ranges, or not now.
     fn unsupported(&mut self, now: Instant, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.open.clear();
+        peer.give_up();
         peer.trust = Trust::Doubted;
         peer.rests_until = now + MAX_PATIENCE;
         peer.poll_at = peer.rests_until;
@@ -237,29 +264,30 @@ impl RangeFlow {
 
     /// Takes the questions back that are not answered in time.
     fn check_late(&mut self, now: Instant) {
-        let is_late = |peer: &RangePeer| peer.late_at().is_some_and(|at| at <= now);
-        let late: Vec<_> = self.peers.iter().filter(|(_, peer)| is_late(peer)).map(|(&id, _)| id).collect();
-        let tip = self.tip.height;
-        for id in late {
+        let late = |(&id, peer): (&PeerId, &RangePeer)| {
+            let (_, late) = peer.late_at().filter(|(at, _)| *at <= now)?;
+            Some((id, late, peer.open().next()?.clone()))
+        };
+        let late: Vec<_> = self.peers.iter().filter_map(late).collect();
+        for (id, late, oldest) in late {
             let Some(peer) = self.peers.get_mut(&id) else { continue };
-            let Some(oldest) = peer.open.front().cloned() else { continue };
-            if oldest.purpose == Purpose::Poll {
-                // What was asked after it has its time from now on.
-                peer.open.pop_front();
-                peer.owed += 1;
-                peer.alive = now;
-                if let Some(next) = peer.open.front_mut() {
-                    next.since = now;
+            match (oldest.purpose, late) {
+                // Silence is an answer there.
+                (Purpose::Poll, Late::Silent) => {
+                    peer.give_up_oldest(now);
+                    if oldest.is_untouched() {
+                        self.polled(now, id);
+                    }
                 }
-                if oldest.is_untouched() {
-                    self.polled(now, id);
+                (_, Late::Endless) => {
+                    peer.give_up();
+                    self.rest(now, id);
                 }
-                continue;
+                (_, Late::Silent) => {
+                    peer.give_up();
+                    self.silent(now, id);
+                }
             }
-            peer.give_up();
-            let is_unshown =
-                oldest.is_untouched() && (oldest.purpose != Purpose::Share || oldest.start > tip);
-            self.failed(now, id, is_unshown);
         }
     }
 
@@ -267,7 +295,7 @@ impl RangeFlow {
     fn polled(&mut self, now: Instant, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if peer.trust == Trust::Doubted && peer.claimed > self.tip.height.max(peer.shown_height()) {
-            return self.failed(now, id, true); // It says so still.
+            return self.silent(now, id); // It says so still.
         }
         peer.poll_at = now + self.options.poll_interval;
         if peer.branch == Branch::Fresh {
@@ -278,30 +306,41 @@ impl RangeFlow {
         }
     }
 
-    /// The peer has not brought what it was asked for; `is_unshown` if that was the first block of what it claims.
-    fn failed(&mut self, now: Instant, id: PeerId, is_unshown: bool) {
+    /// Nobody waits for the peer before it has brought something, and it is left alone for a while.
+    fn rest(&mut self, now: Instant, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.strikes += 1;
         peer.rests_until = now + peer.patience;
         peer.poll_at = peer.rests_until;
         peer.patience = (peer.patience * 2).min(MAX_PATIENCE);
         peer.quota = (peer.quota / 2).max(1);
-        let (claimed, shown) = (peer.claimed, peer.shown_height());
-        let is_unshown = is_unshown && claimed > shown;
-        // Nobody waits for it before it has brought something.
         peer.trust = Trust::Doubted;
-        if is_unshown {
-            peer.doubt(now);
-            self.outputs.push_back(FlowOutput::Disbelieve(id));
+    }
+
+    /// Nothing comes from the peer. Once may be bad luck.
+    fn silent(&mut self, now: Instant, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.strikes += 1;
+        let (claimed, shown) = (peer.claimed, peer.shown_height());
+        if peer.strikes >= self.options.max_strikes && claimed <= shown {
+            self.drop_peer(id, Fault::Stalled);
+        } else if peer.strikes > 1 && claimed > shown {
+            self.unshown(now, id);
+        } else {
+            self.rest(now, id);
         }
-        let has_enough = peer.strikes >= self.options.max_strikes;
-        match (has_enough, is_unshown) {
-            (true, true) => self.drop_peer(id, Fault::HeightNotShown { claimed, shown }),
-            (true, false) => self.drop_peer(id, Fault::Stalled),
-            (false, true) => {
-                self.outputs.push_back(FlowOutput::Penalise(id, Fault::HeightNotShown { claimed, shown }));
-            }
-            (false, false) => {}
+    }
+
+    /// The peer has none of what it claims above what it has shown.
+    fn unshown(&mut self, now: Instant, id: PeerId) {
+        self.rest(now, id);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.doubt(now);
+        let fault = Fault::HeightNotShown { claimed: peer.claimed, shown: peer.shown_height() };
+        self.outputs.push_back(FlowOutput::Disbelieve(id));
+        if peer.strikes >= self.options.max_strikes {
+            self.drop_peer(id, fault);
+        } else {
+            self.outputs.push_back(FlowOutput::Penalise(id, fault));
         }
     }
 

@@ -158,7 +158,7 @@ impl SlotFlow {
                 }
             }
             // What is there is worked out anew in any case.
-            FlowInput::Room | FlowInput::Known(_) => {}
+            FlowInput::Room | FlowInput::Known(_) | FlowInput::NoRoom(..) => {}
             FlowInput::Tick => {
                 self.checked = Some(now);
                 self.check_late(now);

@@ -9,12 +9,10 @@ use tipward_peer::{PeerId, Want};
 
 use super::{
     RangeFlow,
-    peer::{Branch, Purpose, RangePeer, Search, Trust, back_off},
+    peer::{Branch, MAX_OPEN, Purpose, RangePeer, Search, Trust, back_off},
 };
 use crate::scheduler::flow::{FlowContext, FlowOutput};
 
-/// How many questions a peer may have open, so that it need not wait for the next one.
-const MAX_OPEN: usize = 2;
 /// Of how many peers the block after the tip is asked at most.
 const MAX_ASKERS: usize = 3;
 /// How many blocks may be asked for of other branches although there is no room: what fills it may wait for just these.
@@ -24,13 +22,12 @@ impl RangeFlow {
     pub(super) fn ask(&mut self, now: Instant, context: &FlowContext<'_>) {
         self.renew_skips(now);
         if context.may_ask {
-            let is_free = |peer: &RangePeer| peer.rests_until <= now && peer.open.len() < MAX_OPEN;
-            let free: Vec<_> =
-                self.peers.iter().filter(|(_, peer)| is_free(peer)).map(|(&id, _)| id).collect();
+            let free = self.peers.iter().filter(|(_, peer)| peer.may_be_asked(now));
+            let free: Vec<_> = free.map(|(&id, _)| id).collect();
             for &id in &free {
                 self.ask_alone(now, id, context);
             }
-            if !free.is_empty() && self.top() > self.tip.height && context.byte_room > 0 {
+            if !free.is_empty() && self.top() > self.tip.height && context.room > 0 && context.byte_room > 0 {
                 self.ask_shares(now, context);
             }
             if self.second_ask_at().is_some_and(|at| Some(at) <= self.checked) {
@@ -48,7 +45,7 @@ impl RangeFlow {
     fn ask_alone(&mut self, now: Instant, id: PeerId, context: &FlowContext<'_>) {
         let tip = self.tip.height;
         let Some(peer) = self.peers.get(&id) else { return };
-        let is_idle = peer.open.is_empty();
+        let is_idle = peer.is_idle();
         match peer.branch {
             Branch::Fresh if is_idle && tip > 0 && peer.claimed > 0 => {
                 self.ask_probe(now, id, Search::below(peer.claimed.min(tip) + 1), context);
@@ -79,7 +76,7 @@ impl RangeFlow {
             return; // Another brings the same; then this one will be seen to be further.
         }
         let start = peer.shown_height() + 1;
-        let climbs = self.peers.values().flat_map(|peer| &peer.open);
+        let climbs = self.peers.values().flat_map(RangePeer::open);
         let climbs =
             climbs.filter(|open| open.purpose == Purpose::Climb).map(|open| open.end - open.next).sum();
         let room = self.room(context).max(CLIMB_ROOM.saturating_sub(climbs));
@@ -125,7 +122,7 @@ impl RangeFlow {
                 && peer.rests_until <= now
         };
         let is_able = |peer: &RangePeer| {
-            is_usable(peer) && peer.open.len() < MAX_OPEN && peer.load() <= u64::from(peer.quota) / 2
+            is_usable(peer) && peer.may_be_asked(now) && peer.load() <= u64::from(peer.quota) / 2
         };
         let usable = self.peers.values().filter(|peer| is_usable(peer)).count() as u64;
         let mut able: Vec<_> = self.peers.iter().filter(|(_, peer)| is_able(peer)).collect();
@@ -181,15 +178,12 @@ impl RangeFlow {
                 covered[(height - next) as usize] = true;
             }
         };
-        // Where nothing has to wait any more it does not link; what a peer on another branch brought will not.
-        let is_ours = |id| self.peers.get(id).is_none_or(RangePeer::is_on_our_chain);
+        // Where nothing has to wait any more it does not link.
         for kept in self.kept.at(next + 1, next + span) {
-            if is_ours(&kept.block.served_by) {
-                cover(kept.height..kept.height + 1);
-            }
+            cover(kept.height..kept.height + 1);
         }
         for peer in self.peers.values().filter(|peer| peer.is_on_our_chain()) {
-            peer.open.iter().for_each(|open| cover(open.missing()));
+            peer.open().for_each(|open| cover(open.missing()));
         }
         for (&height, _) in self.skips.iter().filter(|(_, skip)| skip.again > now) {
             cover(height..height + 1);
@@ -200,14 +194,12 @@ impl RangeFlow {
     /// Asks one more peer for the block that everything waits for, and what follows, if it has been long in coming.
     fn ask_a_second(&mut self, now: Instant) {
         let next = self.tip.height + 1;
-        let asked = self.peers.values().flat_map(|peer| &peer.open);
+        let asked = self.peers.values().flat_map(RangePeer::open);
         let Some(end) = asked.filter(|open| open.missing().contains(&next)).map(|open| open.end).max() else {
             return;
         };
-        let can_serve = |peer: &RangePeer| {
-            let is_asked = peer.open.iter().any(|open| open.missing().contains(&next));
-            peer.serves(next) && peer.rests_until <= now && !is_asked && peer.open.len() < MAX_OPEN
-        };
+        let can_serve =
+            |peer: &RangePeer| peer.serves(next) && peer.may_be_asked(now) && !peer.is_asked_for(next);
         let able = self.peers.iter().filter(|(_, peer)| can_serve(peer));
         let Some((&id, peer)) = able.min_by_key(|(id, peer)| (peer.load(), peer.pace, **id)) else { return };
         // It takes no more room: the same blocks were asked for before.
@@ -218,16 +210,17 @@ impl RangeFlow {
     /// When the block after the tip is to be asked of one more peer.
     pub(super) fn second_ask_at(&self) -> Option<Instant> {
         let (_, since) = self.frontier.filter(|(height, _)| *height == self.tip.height + 1)?;
+        // Who is held does not bring it now.
+        let held = self.peers.values().filter(|peer| peer.is_held && peer.is_asked_for(self.tip.height + 1));
         let askers = self.askers();
         let waits = (0..askers as u32).map(|nth| back_off(self.options.stall_timeout, nth)).sum::<Duration>();
-        (1..MAX_ASKERS).contains(&askers).then(|| since + waits)
+        (askers > 0 && askers - held.count() < MAX_ASKERS).then(|| since + waits)
     }
 
     /// How many peers are asked for the block after the tip.
     fn askers(&self) -> usize {
         let next = self.tip.height + 1;
-        let asks = |peer: &&RangePeer| peer.open.iter().any(|open| open.missing().contains(&next));
-        self.peers.values().filter(asks).count()
+        self.peers.values().filter(|peer| peer.is_asked_for(next)).count()
     }
 
     /// The highest block that anybody is believed to have on our chain, and that is wanted.
@@ -239,7 +232,7 @@ impl RangeFlow {
     /// How many more blocks may be asked for.
     fn room(&self, context: &FlowContext<'_>) -> u64 {
         let tip = self.tip.height;
-        let open = self.peers.values().flat_map(|peer| &peer.open);
+        let open = self.peers.values().flat_map(RangePeer::open);
         let open: u64 = open.map(|open| open.end.saturating_sub(open.next.max(tip + 1))).sum();
         let count =
             (self.options.window.min(context.room) as u64).saturating_sub(open + self.kept.len() as u64);

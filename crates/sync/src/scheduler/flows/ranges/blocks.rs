@@ -10,7 +10,7 @@ use super::{
     peer::{Answer, Purpose, RangePeer, back_off},
 };
 use crate::{
-    BlockId, Chain, RefusedHeaders,
+    BlockHead, BlockId, Chain, RefusedHeaders,
     scheduler::{
         Fault,
         flow::{Arrived, FlowContext, FlowOutput},
@@ -19,28 +19,43 @@ use crate::{
 
 impl RangeFlow {
     pub(super) fn block(&mut self, now: Instant, block: Arrived, context: &mut FlowContext<'_>) {
-        let id = block.served_by;
-        let Some(peer) = self.peers.get_mut(&id) else { return }; // Dropped by us.
         self.average_size = (self.average_size * 7 + block.size) / 8;
         let head = context.chain.read_head(block.start()).filter(|head| head.header.hash == block.hash);
         // What can't be read is no answer: the time-out sees to it.
-        let Some((header, height)) = head.and_then(|head| Some((head.header, head.index?))) else { return };
+        let Some(head) = head else { return };
+        let Some(height) = head.index else { return };
+        let server = block.served_by;
+        self.arrived(now, KeptBlock { header: head.header, height, server, body: Some(block) }, context);
+    }
+
+    /// A block has no room. Its header holds its place.
+    pub(super) fn head(
+        &mut self,
+        now: Instant,
+        server: PeerId,
+        head: BlockHead,
+        context: &mut FlowContext<'_>,
+    ) {
+        let Some(height) = head.index else { return };
+        self.arrived(now, KeptBlock { header: head.header, height, server, body: None }, context);
+    }
+
+    fn arrived(&mut self, now: Instant, block: KeptBlock, context: &mut FlowContext<'_>) {
+        let (id, height, hash) = (block.server, block.height, block.header.hash);
+        let Some(peer) = self.peers.get_mut(&id) else { return }; // Dropped by us.
         peer.alive = now;
-        let is_probe = peer.open.iter().any(|open| open.purpose == Purpose::Probe && open.next == height);
-        let prober = is_probe.then_some(id);
         let answer = peer.answered(height, now);
         let was_asked_for = answer.is_some();
-        if let Some(Answer { skipped, is_in_time, has_more }) = answer {
+        let is_probe = answer.as_ref().is_some_and(|answer| answer.purpose == Some(Purpose::Probe));
+        if let Some(Answer { purpose, skipped, has_more }) = answer {
             peer.strikes = 0;
             peer.rests_until = now;
-            if is_in_time {
+            if purpose.is_some() {
                 peer.patience = self.options.stall_timeout;
             }
             peer.poll_at = if has_more { now } else { now + self.options.poll_interval };
             skipped.into_iter().flatten().for_each(|height| self.skipped(now, id, height));
         }
-        let block = KeptBlock { header, height, block };
-        let hash = block.block.hash;
         if context.chain.fork_point(hash).is_some() {
             if is_probe {
                 self.probe_known(id, BlockId { height, hash });
@@ -48,9 +63,11 @@ impl RangeFlow {
                 self.shows(id, BlockId { height, hash }, context.chain);
             }
         } else if context.chain.fork_point(block.header.parent).is_some() {
-            self.accept(now, block, prober, context);
+            self.accept(now, block, is_probe.then_some(id), context);
         } else if was_asked_for {
-            self.kept.keep(block, self.options.window.min(context.room), context.byte_room);
+            if self.peers.get(&id).is_some_and(RangePeer::is_on_our_chain) {
+                self.kept.keep(block, self.options.window.min(context.room), context.byte_room);
+            }
             if height <= self.tip.height + 1 {
                 self.strayed(id, height, is_probe);
             }
@@ -68,9 +85,9 @@ impl RangeFlow {
         let mut next = vec![block];
         let mut shown: BTreeMap<PeerId, BlockId> = BTreeMap::new();
         while let Some(block) = next.pop() {
-            let KeptBlock { header, height, block } = block;
-            let (hash, server) = (block.hash, block.served_by);
-            match context.chain.accept(std::slice::from_ref(&header)) {
+            let KeptBlock { ref header, height, server, .. } = block;
+            let hash = header.hash;
+            match context.chain.accept(std::slice::from_ref(header)) {
                 Ok(accepted) => {
                     let is_taken = accepted.last == Some(hash);
                     let is_new = accepted.added > 0;
@@ -79,20 +96,20 @@ impl RangeFlow {
                         self.not_taken(now, server);
                         continue;
                     }
-                    if is_new {
-                        self.outputs.push_back(FlowOutput::Body(block.into_block(height)));
-                        if let Some(peer) = self.peers.get_mut(&server) {
-                            peer.probes = 0;
-                        }
+                    if is_new && let Some(peer) = self.peers.get_mut(&server) {
+                        peer.probes = 0;
+                    }
+                    if let Some(body) = block.body.filter(|_| is_new) {
+                        self.outputs.push_back(FlowOutput::Body(body.into_block(height)));
                     }
                     shown.insert(server, BlockId { height, hash });
                     // The same from somebody else.
-                    for kept in self.kept.take(height, height, |kept| kept.block.hash == hash) {
-                        shown.insert(kept.block.served_by, BlockId { height, hash });
+                    for kept in self.kept.take(height, height, |kept| kept.header.hash == hash) {
+                        shown.insert(kept.server, BlockId { height, hash });
                     }
                     next.extend(self.kept.take_children(height + 1, hash));
                 }
-                Err(reason) => self.refused(KeptBlock { header, height, block }, reason, context),
+                Err(reason) => self.refused(block, reason, context),
             }
             if self.has_failed {
                 return;
@@ -118,8 +135,8 @@ impl RangeFlow {
                 self.kept.keep(block, self.options.window.min(context.room), context.byte_room);
             }
             RefusedHeaders::Invalid(reason) => {
-                let fault = Fault::InvalidBlock { block: block.block.hash, reason };
-                self.drop_peer(block.block.served_by, fault);
+                let fault = Fault::InvalidBlock { block: block.header.hash, reason };
+                self.drop_peer(block.server, fault);
             }
             RefusedHeaders::Store(reason) => {
                 self.has_failed = true;
@@ -151,7 +168,7 @@ impl RangeFlow {
     }
 
     /// A peer has passed over this height, which it was asked for: somebody else is asked.
-    fn skipped(&mut self, now: Instant, id: PeerId, height: u64) {
+    pub(super) fn skipped(&mut self, now: Instant, id: PeerId, height: u64) {
         if height > self.tip.height {
             let skip = self.skips.entry(height).or_insert(Skip { by: Vec::new(), rounds: 0, again: now });
             if !skip.by.contains(&id) {
@@ -171,10 +188,10 @@ impl RangeFlow {
                 skip.rounds += 1;
                 let by = std::mem::take(&mut skip.by);
                 if height == self.tip.height + 1 {
-                    unshown = by; // They have it, they say.
+                    unshown = by; // They have it, they say: not to be waited for.
                 }
             }
         }
-        unshown.into_iter().for_each(|id| self.failed(now, id, true));
+        unshown.into_iter().for_each(|id| self.rest(now, id));
     }
 }

@@ -37,7 +37,12 @@ impl RangeFlow {
                 peer.probes += CONTRADICTION;
                 Branch::Search(Search::below(height))
             }
-            Branch::Fresh | Branch::Best => Branch::Search(Search::below(height)),
+            Branch::Fresh | Branch::Best => {
+                // What it has brought and what it was asked for is of that branch, and will be asked for along it.
+                peer.give_up();
+                self.kept.forget(id);
+                Branch::Search(Search::below(height))
+            }
         };
     }
 
@@ -71,27 +76,25 @@ impl RangeFlow {
     pub(super) fn look_for_strays(&mut self, old: BlockId) {
         let from = old.height.min(self.tip.height) + 1;
         let strays = self.kept.at(from, self.tip.height + 1);
-        let strays: Vec<(PeerId, u64)> = strays.map(|kept| (kept.block.served_by, kept.height)).collect();
+        let strays: Vec<(PeerId, u64)> = strays.map(|kept| (kept.server, kept.height)).collect();
         for (id, height) in strays {
             match self.peers.get(&id).map(RangePeer::is_on_our_chain) {
                 Some(true) => self.strayed(id, height, false),
                 Some(false) => {}
                 // Nobody is left to ask.
-                None => drop(self.kept.take(height, height, |kept| kept.block.served_by == id)),
+                None => drop(self.kept.take(height, height, |kept| kept.server == id)),
             }
         }
     }
 
     /// Sees whose last block is on the best chain now, and whose is no more.
     pub(super) fn follow_branches(&mut self, chain: &dyn Chain) {
-        for (&id, peer) in &mut self.peers {
+        for peer in self.peers.values_mut() {
             let Some(shown) = peer.shown else { continue };
             if chain.best_at(shown.height) == Some(shown.hash) {
                 if matches!(peer.branch, Branch::Climb { high } if high <= shown.height) {
                     peer.branch = Branch::Best;
                     peer.probes = 0;
-                    // Of its chain before.
-                    self.kept.take(0, self.tip.height, |kept| kept.block.served_by == id);
                 }
             } else if chain.fork_point(shown.hash).is_none() {
                 // The tree has forgotten it.
@@ -107,7 +110,13 @@ impl RangeFlow {
         let floor = context.chain.irreversible().max(1);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(height) = search.probe(floor) else {
-            return self.drop_peer(id, Fault::BadRange); // Its chain is not ours where ours can't change.
+            if search.low.is_none() {
+                return self.drop_peer(id, Fault::BadRange); // Its chain is not ours where ours can't change.
+            }
+            // A block does not link to the one below that it has shown: its chain has changed.
+            peer.probes += CONTRADICTION;
+            peer.branch = Branch::Search(Search::below(search.high));
+            return;
         };
         if peer.probes >= MAX_PROBES {
             return self.drop_peer(id, Fault::BadRange);

@@ -21,7 +21,9 @@ pub(super) struct Kept {
 pub(super) struct KeptBlock {
     pub(super) header: Header,
     pub(super) height: u64,
-    pub(super) block: Arrived,
+    pub(super) server: PeerId,
+    /// All of it; without, its header holds the place, and the body is fetched when that is known.
+    pub(super) body: Option<Arrived>,
 }
 
 impl Kept {
@@ -36,12 +38,15 @@ impl Kept {
 
     /// Keeps a block; if there are more than `count` then, or more bytes than `bytes`, the highest go.
     pub(super) fn keep(&mut self, block: KeptBlock, count: usize, bytes: u64) {
-        self.bytes += block.block.size;
-        let old = self.blocks.insert((block.height, block.block.hash), block);
-        self.bytes -= old.map_or(0, |old| old.block.size);
+        if block.body.is_none() && self.blocks.contains_key(&block.key()) {
+            return;
+        }
+        self.bytes += block.size();
+        let old = self.blocks.insert(block.key(), block);
+        self.bytes -= old.map_or(0, |old| old.size());
         while self.blocks.len() > count || self.bytes > bytes {
             let Some((_, last)) = self.blocks.pop_last() else { return };
-            self.bytes -= last.block.size;
+            self.bytes -= last.size();
         }
     }
 
@@ -59,7 +64,7 @@ impl Kept {
     ) -> Vec<KeptBlock> {
         let meant: Vec<_> = self.at(from, to).filter(|kept| is_meant(kept)).map(KeptBlock::key).collect();
         let taken: Vec<_> = meant.iter().filter_map(|key| self.blocks.remove(key)).collect();
-        self.bytes -= taken.iter().map(|kept| kept.block.size).sum::<u64>();
+        self.bytes -= taken.iter().map(KeptBlock::size).sum::<u64>();
         taken
     }
 
@@ -71,12 +76,16 @@ impl Kept {
 
     /// Throws out what this peer brought.
     pub(super) fn forget(&mut self, peer: PeerId) {
-        self.take(0, u64::MAX - 1, |kept| kept.block.served_by == peer);
+        self.take(0, u64::MAX - 1, |kept| kept.server == peer);
     }
 }
 
 impl KeptBlock {
+    fn size(&self) -> u64 {
+        self.body.as_ref().map_or(0, |body| body.size)
+    }
+
     fn key(&self) -> (u64, BlockHash) {
-        (self.height, self.block.hash)
+        (self.height, self.header.hash)
     }
 }

@@ -12,13 +12,15 @@ use crate::BlockId;
 
 /// The longest that a peer may bring nothing, and that it rests after that.
 pub(super) const MAX_PATIENCE: Duration = Duration::from_secs(64);
+/// How many questions a peer may have open, so that it need not wait for the next one.
+pub(super) const MAX_OPEN: usize = 2;
 /// How many blocks a peer is asked for at first; more, or fewer, when its speed is known.
 const FIRST_QUOTA: u32 = 16;
 /// How long a peer should take to answer one question: long enough to hide the way there and back, short enough that
 /// others can take over.
 const ANSWER_TIME: Duration = Duration::from_secs(1);
-/// So many ranges that did not come in time are taken if they come later.
-const MAX_LATE: usize = 8;
+/// So many questions may wait for their end to be told. Of a peer that does not tell, the oldest are forgotten then.
+const MAX_ASKED: usize = 8;
 /// A peer that could not show what it claims so often is not taken by its word any more: nobody waits for what it has not
 /// shown.
 const MAX_DOUBTS: u32 = 3;
@@ -41,12 +43,12 @@ pub(super) struct RangePeer {
     pub(super) shown: Option<BlockId>,
     /// It told of a block that is not in the tree.
     pub(super) announced: Option<BlockHash>,
-    /// What it was asked and has not answered, oldest first. Peers answer in order.
-    pub(super) open: VecDeque<Request>,
-    /// What it was asked and has not brought in time, or passed over: it may come yet.
-    pub(super) late: VecDeque<Range<u64>>,
-    /// Questions that are closed for us, and whose end it may still tell.
-    pub(super) owed: usize,
+    /// What it was asked, oldest first, until it tells the end, or answers a later question. Peers answer in order.
+    asked: VecDeque<Request>,
+    /// It tells when it has said all that it says to a question.
+    tells_ends: bool,
+    /// We read nothing from it.
+    pub(super) is_held: bool,
     /// When something came last, or it was asked while idle.
     pub(super) alive: Instant,
     /// When a block came last that it was asked for.
@@ -129,7 +131,7 @@ pub(super) enum Purpose {
     Poll,
 }
 
-/// A question that a peer has yet to answer: blocks from `start` on, before `end`.
+/// A question: blocks from `start` on, before `end`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Request {
     pub(super) purpose: Purpose,
@@ -137,8 +139,12 @@ pub(super) struct Request {
     /// Above the last block that came; everything below it came or was passed over.
     pub(super) next: u64,
     pub(super) end: u64,
-    /// When it became the oldest question.
-    pub(super) since: Instant,
+    /// When it became the oldest open question.
+    since: Instant,
+    /// It was taken back, or the answer is taken as given: what may come yet is taken, and nobody waits for it.
+    is_void: bool,
+    /// The peer said that it does not have some of it.
+    pub(super) is_denied: bool,
 }
 
 impl Request {
@@ -149,17 +155,30 @@ impl Request {
     pub(super) fn is_untouched(&self) -> bool {
         self.next == self.start
     }
+
+    fn is_open(&self) -> bool {
+        !self.is_void && self.next < self.end
+    }
 }
 
 /// What a block that was asked for tells about the questions before it.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
+    /// What of the question it answers.
+    pub(super) purpose: Option<Purpose>,
     /// Heights of shares that the peer has passed over.
     pub(super) skipped: Vec<Range<u64>>,
-    /// The question was open.
-    pub(super) is_in_time: bool,
     /// It was the last block of a poll: there may be more.
     pub(super) has_more: bool,
+}
+
+/// Why a peer is late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Late {
+    /// Nothing comes from it.
+    Silent,
+    /// Something comes all the time and never becomes a block.
+    Endless,
 }
 
 impl RangePeer {
@@ -173,9 +192,9 @@ impl RangePeer {
             branch: Branch::Fresh,
             shown: None,
             announced: None,
-            open: VecDeque::new(),
-            late: VecDeque::new(),
-            owed: 0,
+            asked: VecDeque::new(),
+            tells_ends: false,
+            is_held: false,
             alive: now,
             brought: now,
             patience,
@@ -234,79 +253,123 @@ impl RangePeer {
         }
     }
 
+    /// What it has yet to bring.
+    pub(super) fn open(&self) -> impl DoubleEndedIterator<Item = &Request> {
+        self.asked.iter().filter(|request| request.is_open())
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.open().next().is_none()
+    }
+
     pub(super) fn is_asked(&self, purpose: Purpose) -> bool {
-        self.open.iter().any(|request| request.purpose == purpose)
+        self.open().any(|request| request.purpose == purpose)
+    }
+
+    pub(super) fn is_asked_for(&self, height: u64) -> bool {
+        self.open().any(|request| request.missing().contains(&height))
+    }
+
+    /// Whether it can take one more question.
+    pub(super) fn may_be_asked(&self, now: Instant) -> bool {
+        let is_full = self.tells_ends && self.asked.len() >= MAX_ASKED;
+        !self.is_held && !is_full && self.rests_until <= now && self.open().count() < MAX_OPEN
     }
 
     /// Blocks asked for that have not come.
     pub(super) fn load(&self) -> u64 {
-        self.open.iter().map(|request| request.end - request.next).sum()
+        self.open().map(|request| request.end - request.next).sum()
     }
 
     pub(super) fn ask(&mut self, purpose: Purpose, heights: &Range<u64>, now: Instant) {
-        if self.open.is_empty() {
+        if self.is_idle() {
             self.alive = now;
         }
+        while self.asked.len() >= MAX_ASKED && self.asked.front().is_some_and(|oldest| !oldest.is_open()) {
+            self.asked.pop_front();
+        }
         let Range { start, end } = *heights;
-        self.open.push_back(Request { purpose, start, next: start, end, since: now });
+        let (is_void, is_denied) = (false, false);
+        self.asked.push_back(Request { purpose, start, next: start, end, since: now, is_void, is_denied });
     }
 
     /// A block at this height came. `None` if none was asked for there.
     pub(super) fn answered(&mut self, height: u64, now: Instant) -> Option<Answer> {
         let mut answer = Answer::default();
-        let Some(at) = self.open.iter().position(|request| request.missing().contains(&height)) else {
-            return self.late.iter().any(|heights| heights.contains(&height)).then_some(answer);
+        // Where ends are not told it can't be known whether what was taken back will still be answered.
+        let may_be = |request: &Request| self.tells_ends || !request.is_void;
+        let is_it = |request: &Request| request.missing().contains(&height) && may_be(request);
+        let at = if self.tells_ends { 1 } else { self.asked.len() };
+        let Some(at) = self.asked.iter().take(at).position(is_it) else {
+            // Out of its turn.
+            let was_asked_for = |request: &Request| (request.start..request.end).contains(&height);
+            return self.asked.iter().any(was_asked_for).then_some(answer);
         };
-        // An answer to a later question: those before it have all the answer that they will get.
-        for request in self.open.drain(..at).collect::<Vec<_>>() {
-            self.passed_over(&request, request.end, &mut answer);
-        }
-        let request = self.open.front()?.clone();
-        self.passed_over(&request, height, &mut answer);
-        let request = self.open.front_mut()?;
-        if at > 0 {
-            request.since = self.alive;
-        }
+        // An answer to a later question: those before it have all the answer that they will get. Unless it is one to them.
+        let is_clear = !self.asked.iter().take(at).any(|request| request.missing().contains(&height));
+        let at = if is_clear {
+            for request in self.asked.drain(..at).collect::<Vec<_>>() {
+                request.passes_over(request.end, &mut answer);
+            }
+            0
+        } else {
+            at
+        };
+        let request = self.asked.get_mut(at)?;
+        request.passes_over(height, &mut answer);
         request.next = height + 1;
         self.brought = now;
-        answer.is_in_time = true;
-        self.owed = 0;
+        answer.purpose = Some(request.purpose);
         if request.next == request.end {
             answer.has_more = request.purpose == Purpose::Poll;
-            self.close(now);
-            self.owed = 1;
+            let request = request.clone();
+            self.learn(&request, now);
         }
         Some(answer)
     }
 
-    /// What is missing of a question below `end` did not come in its turn.
-    fn passed_over(&mut self, request: &Request, end: u64, answer: &mut Answer) {
-        if request.next < end {
-            self.is_late(request.next..end);
-            if request.purpose == Purpose::Share {
-                answer.skipped.push(request.next..end);
-            }
+    /// The peer says that it does not have a block, whose height may be known.
+    pub(super) fn denies(&mut self, height: Option<u64>) {
+        let oldest = self.asked.iter_mut().find(|request| request.next < request.end);
+        let is_it = |request: &&mut Request| height.is_none_or(|height| request.missing().contains(&height));
+        if let Some(request) = oldest.filter(is_it) {
+            request.is_denied = true;
         }
     }
 
-    fn is_late(&mut self, heights: Range<u64>) {
-        self.late.push_back(heights);
-        if self.late.len() > MAX_LATE {
-            self.late.pop_front();
+    /// The peer has said all that it says to its oldest question: that, unless nobody waits for it any more.
+    pub(super) fn ends(&mut self, now: Instant) -> Option<Request> {
+        self.tells_ends = true;
+        let request = self.asked.pop_front()?;
+        if request.next < request.end {
+            self.learn(&request, now);
         }
+        (!request.is_void).then_some(request)
     }
 
-    /// Closes all questions: nothing came in time.
+    /// Takes all questions back.
     pub(super) fn give_up(&mut self) {
-        self.owed += self.open.len();
-        for request in std::mem::take(&mut self.open) {
-            self.is_late(request.missing());
+        self.asked.iter_mut().for_each(|request| request.is_void = true);
+    }
+
+    /// Takes the oldest question back: what was asked after it has its time from now on.
+    pub(super) fn give_up_oldest(&mut self, now: Instant) {
+        if let Some(request) = self.asked.iter_mut().find(|request| request.is_open()) {
+            request.is_void = true;
+        }
+        self.restart(now);
+    }
+
+    /// The time of what it is asked counts from now on.
+    pub(super) fn restart(&mut self, now: Instant) {
+        self.alive = now;
+        if let Some(request) = self.asked.iter_mut().find(|request| request.is_open()) {
+            request.since = now;
         }
     }
 
-    /// Closes the oldest question, and learns from how long it took.
-    pub(super) fn close(&mut self, now: Instant) -> Option<Request> {
-        let request = self.open.pop_front()?;
+    /// Learns from how long a question took that is answered.
+    fn learn(&mut self, request: &Request, now: Instant) {
         let brought = u32::try_from(request.next - request.start).unwrap_or(u32::MAX);
         if brought > 0 {
             let pace = now.saturating_duration_since(request.since) / brought;
@@ -315,18 +378,27 @@ impl RangePeer {
             let fitting = ANSWER_TIME.as_nanos() / pace.as_nanos().max(1);
             self.quota = u32::try_from(fitting).unwrap_or(u32::MAX).clamp(1, self.most);
         }
-        if let Some(next) = self.open.front_mut() {
+        if let Some(next) = self.asked.iter_mut().find(|request| request.is_open()) {
             next.since = now;
         }
-        Some(request)
     }
 
-    /// When it is known that nothing comes, if nothing does.
-    pub(super) fn late_at(&self) -> Option<Instant> {
-        let oldest = self.open.front()?;
+    /// When it is known that nothing comes, if nothing does, and why. Our own back-pressure is not held against it.
+    pub(super) fn late_at(&self) -> Option<(Instant, Late)> {
+        let oldest = self.open().next().filter(|_| !self.is_held)?;
         // Bytes that never become a block must not hold anybody up for ever.
-        let hard = oldest.since.max(self.brought) + MAX_PATIENCE;
-        Some(hard.min(self.alive + self.patience))
+        let endless = oldest.since.max(self.brought) + MAX_PATIENCE;
+        let silent = self.alive + self.patience;
+        Some(if silent <= endless { (silent, Late::Silent) } else { (endless, Late::Endless) })
+    }
+}
+
+impl Request {
+    /// What is missing below `end` did not come in its turn.
+    fn passes_over(&self, end: u64, answer: &mut Answer) {
+        if self.next < end && self.purpose == Purpose::Share && !self.is_void {
+            answer.skipped.push(self.next..end);
+        }
     }
 }
 

@@ -294,6 +294,43 @@ fn nothing_is_asked_for_above_the_height_to_stop_at() {
 }
 
 #[test]
+fn what_the_sink_is_kept_behind_is_asked_for_above_the_stop() {
+    let chain = trunk(500);
+    let options = SyncOptions { stop_at: Some(120), stay_behind: 5, ..SyncOptions::default() };
+    let mut sim = sim_with(&options, vec![Model::honest(&chain); 2]);
+    runs_to(&mut sim, &chain[..=125]);
+    assert_eq!(sim.times_asked(126), 0);
+}
+
+#[test]
+fn who_is_held_is_not_late() {
+    let chain = trunk(100);
+    let mut mute = Model::honest(&chain);
+    mute.mute_after = Some(0);
+    let mut sim = sim(vec![mute]);
+    sim.after(0.1, Event::Input(FlowInput::Held(PeerId(0))));
+    sim.after(300.0, Event::Input(FlowInput::Released(PeerId(0))));
+    sim.run_while(seconds(301), |_| true);
+    assert!(
+        sim.penalised.is_empty() && sim.dropped.is_empty(),
+        "our own back-pressure is not held against it"
+    );
+    sim.run_while(seconds(400), |_| true);
+    assert!(sim.dropped.contains_key(&PeerId(0)), "its time counts from when it is let go");
+}
+
+#[test]
+fn who_says_that_it_lacks_a_block_is_not_taken_for_a_liar() {
+    let chain = trunk(100);
+    let mut pruned = Model::honest(&chain);
+    (pruned.ends_ranges, pruned.pruned_below) = (true, 200);
+    let mut sim = sim(vec![pruned]);
+    sim.after(0.02, Event::Input(FlowInput::Missing(PeerId(0), vec![chain[1].hash])));
+    sim.run_while(seconds(1), |_| true);
+    assert!(sim.penalised.is_empty() && sim.dropped.is_empty(), "{:?}", sim.penalised);
+}
+
+#[test]
 fn a_chain_that_wants_no_more_is_not_pressed() {
     let chain = trunk(100);
     let mut sim = sim(vec![Model::honest(&chain); 2]);
