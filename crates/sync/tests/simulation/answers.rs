@@ -28,7 +28,7 @@ fn scene() -> (Scene, Host, Tree) {
     let mut nature = Nature::healthy(1_000_000, Duration::from_millis(50));
     nature.part_size = 1000;
     let mut host = Host::new(nature, View { branch: 0, height: 1200 }, start);
-    host.open(PeerId(1));
+    host.open(PeerId(1), &scene.universe);
     (scene, host, tree)
 }
 

@@ -176,6 +176,11 @@ impl Universe {
         if self.has_slots { height * 3 + u64::from(number % 2) } else { height }
     }
 
+    /// What the last block of a view says of itself.
+    pub(crate) fn top(&self, view: View) -> u64 {
+        self.at(view, u64::from(view.height)).map_or(0, |number| self.index(number))
+    }
+
     pub(crate) fn header(&self, number: u32) -> Header {
         let block = self.block(number);
         let parent = if block.height == 0 { BlockHash::ZERO } else { self.block(block.parent).hash };
@@ -314,6 +319,10 @@ impl Chain for Tree {
             served_by: None,
             is_streamed: false,
         })
+    }
+
+    fn slot(&self, hash: BlockHash) -> Option<u64> {
+        self.known(&hash).map(|number| self.universe.index(number))
     }
 
     fn read_head(&self, start: &[u8]) -> Option<BlockHead> {

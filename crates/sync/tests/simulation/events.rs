@@ -102,7 +102,7 @@ impl World {
             let at = self.now + life.mul_f64(-self.random.f64().max(1e-3).ln());
             self.later(at, Event::Leave(host, peer));
         }
-        let mut info = PeerInfo::new("simulated", self.hosts[host].open(peer));
+        let mut info = PeerInfo::new("simulated", self.hosts[host].open(peer, &self.scene.universe));
         info.recent_only = self.hosts[host].nature.recent_only;
         self.step(Input::Connected(peer, info));
     }

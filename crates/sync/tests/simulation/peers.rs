@@ -97,10 +97,10 @@ impl Host {
         self.is_penalised = false;
     }
 
-    /// A connection is made: what it says of its height.
-    pub(crate) fn open(&mut self, id: PeerId) -> u64 {
+    /// A connection is made: what it says of its height, or the slot of its tip.
+    pub(crate) fn open(&mut self, id: PeerId, universe: &Universe) -> u64 {
         self.id = Some(id);
-        self.claimed = u64::from(self.view.height).saturating_add_signed(self.nature.claim);
+        self.claimed = universe.top(self.view).saturating_add_signed(self.nature.claim);
         self.claimed
     }
 

@@ -152,11 +152,13 @@ impl SlotFlow {
             FlowInput::Missing(id, _) => self.missing(id),
             FlowInput::RangeEnd(id) => self.range_end(now, id),
             FlowInput::Unsupported(id, want) => self.unsupported(now, id, &want),
-            FlowInput::Progress(id) | FlowInput::Held(id) | FlowInput::Released(id) => {
+            FlowInput::Progress(id) => {
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.alive = now;
                 }
             }
+            FlowInput::Held(id) => self.hold(now, id, true),
+            FlowInput::Released(id) => self.hold(now, id, false),
             // What is there is worked out anew in any case.
             FlowInput::Room | FlowInput::Known(_) | FlowInput::NoRoom(..) => {}
             FlowInput::Tick => {
@@ -278,6 +280,12 @@ impl SlotFlow {
         if let (Some(peer), Some(hash)) = (self.peers.get_mut(&id), last) {
             let is_known = chain.fork_point(hash).is_some() || self.rejected.contains(hash);
             peer.has_news |= !is_known;
+        }
+    }
+
+    fn hold(&mut self, now: Instant, id: PeerId, is_held: bool) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.hold(is_held, now);
         }
     }
 

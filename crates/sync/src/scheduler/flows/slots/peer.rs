@@ -37,6 +37,8 @@ pub(super) struct SlotPeer {
     pub(super) alive: Instant,
     /// When a block came last, or it was asked.
     pub(super) brought: Instant,
+    /// We read nothing from it: it can't be late.
+    pub(super) is_held: bool,
     pub(super) patience: Duration,
     pub(super) rests_until: Instant,
     /// Failures since it last brought something.
@@ -91,6 +93,7 @@ impl SlotPeer {
             owed: 0,
             alive: now,
             brought: now,
+            is_held: false,
             patience,
             rests_until: now,
             strikes: 0,
@@ -120,6 +123,12 @@ impl SlotPeer {
         (self.alive, self.brought) = (now, now);
     }
 
+    /// Nothing is read from it any more, or again: its time starts anew then.
+    pub(super) fn hold(&mut self, is_held: bool, now: Instant) {
+        self.is_held = is_held;
+        (self.alive, self.brought) = (now, now);
+    }
+
     /// Gives up what it was asked.
     pub(super) fn give_up(&mut self) {
         if !matches!(self.open.take(), None | Some(Open::Block(_))) {
@@ -141,7 +150,7 @@ impl SlotPeer {
 
     /// When it is known that nothing comes, if nothing does.
     pub(super) fn late_at(&self) -> Option<Instant> {
-        self.open.as_ref()?;
+        self.open.as_ref().filter(|_| !self.is_held)?;
         Some((self.alive + self.patience).min(self.brought + self.patience * TRICKLE))
     }
 }

@@ -247,6 +247,20 @@ fn a_pause_and_a_full_sink_blame_nobody() {
 }
 
 #[test]
+fn a_peer_that_we_hold_is_not_late_until_it_is_let_go() {
+    let chain = trunk(100);
+    let mute = Model { mute_after: Some(10), ..Model::honest(&chain) };
+    let mut sim = sim(vec![mute]);
+    sim.after(0.05, Event::Input(FlowInput::Held(PeerId(0))));
+    sim.after(60.0, Event::Input(FlowInput::Released(PeerId(0))));
+    let strikes = |sim: &Sim<SlotFlow>| sim.flow.peers[&PeerId(0)].strikes;
+    sim.run_while(seconds(61), |_| true);
+    assert_eq!((strikes(&sim), count(&sim, |_| true)), (0, 1), "it is our doing: {:?}", sim.trace);
+    sim.run_while(seconds(63), |_| true);
+    assert_eq!(strikes(&sim), 1, "its time starts when it is let go");
+}
+
+#[test]
 fn a_failing_store_ends_it() {
     let chain = trunk(100);
     let mut sim = sim(vec![Model::honest(&chain)]);
