@@ -359,6 +359,8 @@ proptest! {
                     for (at, hash) in released.iter().enumerate() {
                         prop_assert!(!released[at..].iter().any(|later| parents_of[hash].contains(later)));
                     }
+                    // Nobody waits for it any more, even if it should become an orphan again.
+                    parents_of.values_mut().for_each(|parents| parents.retain(|parent| *parent != hash(n)));
                     prop_assert_eq!(sorted(released), sorted(naive.resolve(hash(n))));
                 }
                 Step::Reject(n) => {
