@@ -252,8 +252,9 @@ impl PeerState {
         self.flights.remove(at);
         // Asked for again after the first request was taken back: this is the answer that was waited for, and the other one is
         // not needed any more.
-        let again = self.flights.iter_mut().find(|other| other.hash == hash && !other.is_lapsed);
-        if let Some(again) = again.filter(|_| flight.is_lapsed) {
+        if flight.is_lapsed
+            && let Some(again) = self.flights.iter_mut().find(|other| other.hash == hash && !other.is_lapsed)
+        {
             (flight.is_lapsed, again.is_lapsed) = (false, true);
         }
         if self.lapsed > 0 {
