@@ -16,7 +16,7 @@ use super::{
     Fault,
     flows::{HeadersFlow, InventoryFlow, RangeFlow, SlotFlow},
 };
-use crate::{Accepted, Block, BlockId, Chain, Strategy, SyncOptions};
+use crate::{Accepted, Block, BlockHead, BlockId, Chain, Strategy, SyncOptions};
 
 /// The flow that a strategy names.
 #[derive(Debug)]
@@ -119,6 +119,9 @@ pub(crate) enum FlowInput {
     Height(PeerId, u64),
     /// A whole block came that the flow asked for, or of which the scheduler knows nothing.
     Block(Arrived),
+    /// A block that the flow asked for came and could not be kept: it has no room before its place in the chain is known. What
+    /// it says at its start, if that is to be understood.
+    Unkept { peer: PeerId, block: BlockHash, head: Option<BlockHead> },
     /// The scheduler has found the place of a block that the flow asked for, and gets it to the sink: the request is done.
     Known(BlockHash),
     /// A peer does not have these blocks, which the flow asked for, or can't bring them now.

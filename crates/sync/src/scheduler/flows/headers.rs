@@ -91,6 +91,7 @@ impl HeadersFlow {
             | FlowInput::Block(_)
             | FlowInput::Known(_)
             | FlowInput::Missing(..)
+            | FlowInput::Unkept { .. }
             | FlowInput::RangeEnd(_) => {
                 return;
             }

@@ -139,7 +139,7 @@ impl RangeFlow {
                 self.checked = Some(now);
                 self.check_late(now);
             }
-            FlowInput::Missing(..) | FlowInput::Unsupported(..) => {}
+            FlowInput::Missing(..) | FlowInput::Unkept { .. } | FlowInput::Unsupported(..) => {}
         }
         if !self.has_failed {
             self.follow_branches(context.chain);

@@ -258,6 +258,7 @@ fn input_peer(input: &FlowInput) -> Option<PeerId> {
         | FlowInput::Announced(id, _)
         | FlowInput::Height(id, _)
         | FlowInput::Missing(id, _)
+        | FlowInput::Unkept { peer: id, .. }
         | FlowInput::RangeEnd(id)
         | FlowInput::Unsupported(id, _)
         | FlowInput::Held(id)

@@ -149,7 +149,7 @@ impl SlotFlow {
             FlowInput::Headers { peer, headers, .. } => {
                 self.announced(peer, headers.last().map(|header| header.hash), context.chain);
             }
-            FlowInput::Missing(id, _) => self.missing(id),
+            FlowInput::Missing(id, _) | FlowInput::Unkept { peer: id, .. } => self.missing(id),
             FlowInput::RangeEnd(id) => self.range_end(now, id),
             FlowInput::Unsupported(id, want) => self.unsupported(now, id, &want),
             FlowInput::Progress(id) | FlowInput::Held(id) | FlowInput::Released(id) => {
