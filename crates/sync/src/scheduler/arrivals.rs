@@ -116,7 +116,8 @@ impl Scheduler {
             self.room.held.insert(id);
             self.hold(id, now);
         } else if is_large && place == Place::Unknown && self.flow.takes_blocks() && !takes_heads {
-            self.tell_flow(now, FlowInput::Missing(id, vec![part.block]), chain);
+            let head = chain.read_head(&part.bytes);
+            self.tell_flow(now, FlowInput::NoRoom { peer: id, block: part.block, head }, chain);
         }
     }
 
@@ -126,7 +127,11 @@ impl Scheduler {
             return Place::Unknown;
         };
         if self.flow.takes_heads() {
-            self.tell_flow(now, FlowInput::NoRoom(id, head.clone()), chain);
+            self.tell_flow(
+                now,
+                FlowInput::NoRoom { peer: id, block: part.block, head: Some(head.clone()) },
+                chain,
+            );
         }
         if !head.parents.iter().all(|parent| chain.fork_point(*parent).is_some()) {
             return Place::Unknown;
@@ -187,7 +192,8 @@ impl Scheduler {
                 self.tell_flow(now, FlowInput::Block(arrived), chain);
             }
             (Mode::Wait, Place::Unknown) if is_whole => {
-                self.tell_flow(now, FlowInput::Missing(id, vec![end.block]), chain);
+                let head = arriving.parts.first().and_then(|part| chain.read_head(&part.bytes));
+                self.tell_flow(now, FlowInput::NoRoom { peer: id, block: end.block, head }, chain);
             }
             (Mode::Drain, _) | (Mode::Wait, Place::Height(_)) if is_whole || arriving.mode == Mode::Drain => {
                 if let Some(flight) = flight.filter(|flight| !flight.is_lapsed) {

@@ -125,13 +125,13 @@ pub(crate) enum FlowInput {
     Height(PeerId, u64),
     /// A whole block came that the flow asked for, or of which the scheduler knows nothing.
     Block(Arrived),
+    /// A block that the flow asked for comes and is not kept: it has no room before its place in the chain is known. What it says
+    /// at its start, if that is to be understood; a flow that [takes heads](Flow::takes_heads) is told before the chain is.
+    NoRoom { peer: PeerId, block: BlockHash, head: Option<BlockHead> },
     /// The scheduler has found the place of a block that the flow asked for, and gets it to the sink: the request is done.
     Known(BlockHash),
     /// A peer does not have these blocks, which the flow asked for, or can't bring them now.
     Missing(PeerId, Vec<BlockHash>),
-    /// A block has begun to come that has no room before its place is known. Its body is not kept. For flows that
-    /// [want that](Flow::takes_heads).
-    NoRoom(PeerId, BlockHead),
     /// A peer has answered the oldest open question for a range.
     RangeEnd(PeerId),
     /// A peer can't be asked this.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use tipward_sync::{
-    Block, BlockId, Chain, Order, SyncOptions,
+    Block, BlockId, Chain, Order, Strategy, SyncOptions,
     peer::{
         PeerId, Want,
         wire::{BlockHash, BlockPart, DownloadId},
@@ -230,11 +230,15 @@ impl Oracle {
         assert!(!self.gone.contains(&peer), "{peer} is asked after its end");
         let asks_blocks = match want {
             Want::Blocks(blocks) => {
+                // Who has no headers learns how deep a block lies by getting those above it.
+                let depth = match self.options.strategy {
+                    Strategy::HeadersFirst => 0,
+                    _ => self.options.stay_behind,
+                };
                 let above = |hash: &BlockHash| {
                     let number = self.universe.number(hash).expect("a block that exists");
-                    self.options
-                        .stop_at
-                        .is_some_and(|stop| u64::from(self.universe.block(number).height) > stop)
+                    let height = u64::from(self.universe.block(number).height);
+                    self.options.stop_at.is_some_and(|stop| height > stop + depth)
                 };
                 assert!(!blocks.iter().any(above), "{peer} is asked for a block above the stop");
                 assert!(!blocks.is_empty(), "{peer} is asked for nothing");

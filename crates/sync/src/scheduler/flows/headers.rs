@@ -91,7 +91,7 @@ impl HeadersFlow {
             | FlowInput::Block(_)
             | FlowInput::Known(_)
             | FlowInput::Missing(..)
-            | FlowInput::NoRoom(..)
+            | FlowInput::NoRoom { .. }
             | FlowInput::RangeEnd(_) => {
                 return;
             }

@@ -21,7 +21,7 @@ use std::{
 };
 
 use tipward_peer::{
-    PeerId, Want,
+    PeerId, PeerInfo, Want,
     wire::{BlockHash, Header},
 };
 
@@ -76,7 +76,7 @@ struct Bounds {
     poll_interval: Duration,
     stall_timeout: Duration,
     max_strikes: u32,
-    max_orphans: usize,
+    /// No block above this height is asked for.
     stop_at: u64,
 }
 
@@ -88,11 +88,14 @@ enum Mode {
     Following,
 }
 
-/// A block that waits for its parents.
+/// A block that came, and waits for its parents.
 #[derive(Debug)]
 struct Kept {
-    block: Arrived,
+    hash: BlockHash,
     header: Header,
+    served_by: PeerId,
+    /// `None` if there is no room for it: the scheduler gets it again when its place is known.
+    body: Option<Arrived>,
 }
 
 #[derive(Debug, Default)]
@@ -128,8 +131,8 @@ impl InventoryFlow {
                 poll_interval: options.header_interval.max(MIN_WAIT),
                 stall_timeout: options.stall_timeout.max(MIN_WAIT),
                 max_strikes: options.max_strikes,
-                max_orphans,
-                stop_at: options.stop_at.unwrap_or(u64::MAX),
+                // That a block lies deep enough for the sink is shown by the blocks above it.
+                stop_at: options.stop_at.map_or(u64::MAX, |stop| stop.saturating_add(options.stay_behind)),
             },
             random: fastrand::Rng::with_seed(seed),
             peers: BTreeMap::new(),
@@ -160,16 +163,18 @@ impl InventoryFlow {
         self.taken = Taken { orphan_bytes: self.pool.bytes(), ..Taken::default() };
         match input {
             // Comes with every block: nothing else is looked at.
-            FlowInput::Progress(id) | FlowInput::Held(id) | FlowInput::Released(id) => {
+            FlowInput::Progress(id) => {
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.alive = now;
                 }
                 return;
             }
+            FlowInput::Held(id) => self.hold(now, id, true),
+            FlowInput::Released(id) => self.hold(now, id, false),
             FlowInput::RangeEnd(_) => return,
-            FlowInput::Room | FlowInput::NoRoom(..) => {}
+            FlowInput::Room => {}
             FlowInput::Known(hash) => self.requests.done(hash),
-            FlowInput::Connected(id, info) => self.connected(now, id, info.claimed_height),
+            FlowInput::Connected(id, info) => self.connected(now, id, &info),
             FlowInput::Disconnected(id) => self.forget(now, id, Left::ByItself),
             FlowInput::Announced(id, blocks) => self.announced(now, id, &blocks, context.chain),
             FlowInput::Headers { peer, headers, .. } => {
@@ -182,6 +187,9 @@ impl InventoryFlow {
                 }
             }
             FlowInput::Block(block) => self.block(now, block, context.chain),
+            FlowInput::NoRoom { peer, block, head } => {
+                self.came(now, peer, block, (head, None), context.chain);
+            }
             FlowInput::Missing(id, blocks) => self.missing(now, id, &blocks),
             FlowInput::Unsupported(id, Want::Blocks(blocks)) => {
                 if let Some(peer) = self.peers.get_mut(&id) {
@@ -251,12 +259,19 @@ impl InventoryFlow {
         self.pool.bytes()
     }
 
-    fn connected(&mut self, now: Instant, id: PeerId, claimed: u64) {
+    fn connected(&mut self, now: Instant, id: PeerId, info: &PeerInfo) {
         self.forget(now, id, Left::ByItself);
-        self.peers.insert(id, InventoryPeer::new(claimed, self.options.stall_timeout, now));
+        self.peers.insert(id, InventoryPeer::new(info, self.options.stall_timeout, now));
         self.requests.connect(id);
         let usable = self.usable(now);
         self.requests.wake_all(now, &usable, |hash| self.pool.is_awaited(hash));
+    }
+
+    /// The peer is held, or let go. All its time starts anew then.
+    fn hold(&mut self, now: Instant, id: PeerId, is_held: bool) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        (peer.alive, peer.is_held) = (now, is_held);
+        self.requests.hold(now, id, is_held);
     }
 
     /// Acts on what is late.
@@ -295,7 +310,7 @@ impl InventoryFlow {
 
     /// When this peer has been silent for too long with blocks that it announced.
     fn stalls_at(&self, id: PeerId, peer: &InventoryPeer) -> Option<Instant> {
-        (self.requests.asked_of(id) > 0).then(|| peer.alive + peer.patience)
+        (!peer.is_held && self.requests.asked_of(id) > 0).then(|| peer.alive + peer.patience)
     }
 
     /// The peer brings nothing: others are asked for what it was asked for.
@@ -315,7 +330,8 @@ impl InventoryFlow {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.alive = now;
         let disowned = blocks.iter().filter(|hash| self.requests.disown(**hash, id)).count();
-        if disowned > 0 {
+        // A pruned peer lists what it does not serve.
+        if disowned > 0 && !peer.is_pruned() {
             peer.strike(now);
             if peer.strikes >= self.options.max_strikes {
                 return self.drop_peer(now, id, Fault::Stalled);

@@ -149,7 +149,7 @@ impl SlotFlow {
             FlowInput::Headers { peer, headers, .. } => {
                 self.announced(peer, headers.last().map(|header| header.hash), context.chain);
             }
-            FlowInput::Missing(id, _) => self.missing(id),
+            FlowInput::Missing(id, _) | FlowInput::NoRoom { peer: id, .. } => self.missing(id),
             FlowInput::RangeEnd(id) => self.range_end(now, id),
             FlowInput::Unsupported(id, want) => self.unsupported(now, id, &want),
             FlowInput::Progress(id) => {
@@ -160,7 +160,7 @@ impl SlotFlow {
             FlowInput::Held(id) => self.hold(now, id, true),
             FlowInput::Released(id) => self.hold(now, id, false),
             // What is there is worked out anew in any case.
-            FlowInput::Room | FlowInput::Known(_) | FlowInput::NoRoom(..) => {}
+            FlowInput::Room | FlowInput::Known(_) => {}
             FlowInput::Tick => {
                 self.checked = Some(now);
                 self.check_late(now);

@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, error::Error, sync::Arc, time::Instant};
 
+use bytes::Bytes;
 use tipward_peer::{PeerId, Want, wire::BlockHash};
 
 use super::{Fault, InventoryFlow, Kept, Mode, peer::Next, requests::Reason};
@@ -47,8 +48,7 @@ impl InventoryFlow {
     /// How many more blocks may be asked for.
     fn room(&self, context: &FlowContext<'_>) -> usize {
         let asked = self.requests.asked();
-        let below_stop = usize::try_from(self.options.stop_at - self.tip.height).unwrap_or(usize::MAX);
-        let free = context.room.saturating_sub(self.taken.count).min(below_stop);
+        let free = context.room.saturating_sub(self.taken.count);
         let free_bytes = context
             .byte_room
             .saturating_sub(self.taken.bytes)
@@ -65,18 +65,35 @@ impl InventoryFlow {
 
     /// A whole block came.
     pub(super) fn block(&mut self, now: Instant, block: Arrived, chain: &mut dyn Chain) {
-        let (id, hash) = (block.served_by, block.hash);
-        self.requests.landed(now, id, hash);
         self.average_size = (self.average_size * 7 + block.size) / 8;
+        let head = chain.read_head(block.start());
+        self.came(now, block.served_by, block.hash, (head, Some(block)), chain);
+    }
+
+    /// A block came, with what it says at its start, and its body unless there is no room for that.
+    pub(super) fn came(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        hash: BlockHash,
+        (head, body): (Option<BlockHead>, Option<Arrived>),
+        chain: &mut dyn Chain,
+    ) {
+        self.requests.landed(now, id, hash);
+        let head = head.filter(|head| head.header.hash == hash);
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.alive = now;
+            // Also if another brought it meanwhile, but not with a block that is none.
+            if head.is_some() {
+                peer.brought(self.options.stall_timeout, self.options.max_in_flight);
+            }
         }
         if chain.fork_point(hash).is_some() {
             self.requests.done(hash);
             self.shows(id, hash, chain);
             // Its branch may have won meanwhile. Its bytes are those that the hash stands for only if its start says so.
-            if chain.read_head(block.start()).is_some_and(|head| head.header.hash == hash) {
-                self.pass(block, chain);
+            if head.is_some() {
+                self.pass(body, chain);
             }
             return;
         }
@@ -87,20 +104,16 @@ impl InventoryFlow {
             // Nobody asked for it, and who sends it says that it has it.
             return self.announced(now, id, &[hash], chain);
         }
-        let head = chain.read_head(block.start()).filter(|head| head.header.hash == hash);
         let Some(head) = head else { return self.unreadable(now, id, hash) };
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.brought(self.options.stall_timeout, self.options.max_in_flight);
-        }
         if head.parents.iter().any(|parent| self.rejected.contains(*parent)) {
             return self.reject(hash);
         }
         let mut missing = head.parents.clone();
         missing.retain(|parent| chain.fork_point(*parent).is_none());
         if missing.is_empty() {
-            self.accept(now, Kept { block, header: head.header }, chain);
+            self.accept(now, Kept { hash, header: head.header, served_by: id, body }, chain);
         } else {
-            self.orphan(now, block, head, missing);
+            self.orphan(now, Kept { hash, header: head.header, served_by: id, body }, missing);
         }
     }
 
@@ -121,17 +134,16 @@ impl InventoryFlow {
     /// Offers a block to the chain, all parents of which are in the tree, and then what waited for it.
     fn accept(&mut self, now: Instant, first: Kept, chain: &mut dyn Chain) {
         let mut ready = VecDeque::from([first]);
-        while let Some(Kept { block, header }) = ready.pop_front() {
-            let (id, hash) = (block.served_by, block.hash);
+        while let Some(Kept { hash, header, served_by: id, body }) = ready.pop_front() {
             match chain.accept(std::slice::from_ref(&header)) {
                 Ok(accepted) => {
                     self.requests.done(hash);
                     self.grown = Some(now);
                     self.taken.count += 1;
-                    self.taken.bytes += block.size;
+                    self.taken.bytes += body.as_ref().map_or(0, |body| body.size);
                     self.outputs.push_back(FlowOutput::Accepted(accepted));
                     self.shows(id, hash, chain);
-                    self.pass(block, chain);
+                    self.pass(body, chain);
                     ready.extend(self.pool.take_ready(hash).into_iter().map(|orphan| orphan.payload));
                 }
                 // The chain knows its parents and does not take it all the same, for now.
@@ -153,7 +165,8 @@ impl InventoryFlow {
     }
 
     /// Passes a block on, if it is on the best chain. The scheduler asks again for one whose branch wins later.
-    fn pass(&mut self, block: Arrived, chain: &dyn Chain) {
+    fn pass(&mut self, body: Option<Arrived>, chain: &dyn Chain) {
+        let Some(block) = body else { return };
         if let Some(point) = chain.fork_point(block.hash).filter(|point| point.hash == block.hash) {
             self.outputs.push_back(FlowOutput::Body(block.into_block(point.height)));
         }
@@ -170,12 +183,18 @@ impl InventoryFlow {
     }
 
     /// Keeps a block until its parents are there, and asks for them. The second of a chain of orphans shows that more than one
-    /// block is missing: the peer is asked for the list that leads there, too.
-    fn orphan(&mut self, now: Instant, block: Arrived, head: BlockHead, missing: Vec<BlockHash>) {
-        let (id, hash) = (block.served_by, block.hash);
+    /// block is missing: the peer is asked for the list that leads there, which brings them in order, and only if nothing comes
+    /// of that it is gone back further.
+    fn orphan(&mut self, now: Instant, mut payload: Kept, missing: Vec<BlockHash>) {
+        let (id, hash) = (payload.served_by, payload.hash);
         let is_awaited = self.pool.is_awaited(hash);
-        let bytes = block.size;
-        let payload = Kept { block, header: head.header };
+        let (_, room) = self.pool.room_for(id);
+        payload.body.take_if(|body| body.size > room);
+        let bytes = payload.body.as_ref().map_or(0, |body| body.size);
+        if payload.body.is_none() {
+            // Not a part of what is dropped.
+            payload.header.raw = Bytes::copy_from_slice(&payload.header.raw);
+        }
         let orphan = Orphan { hash, parents: missing.clone(), peer: id, bytes, payload };
         match self.pool.insert(now, orphan) {
             Ok(evicted) => {
@@ -188,20 +207,18 @@ impl InventoryFlow {
             }
             Err(_) => self.requests.put_off(now, hash),
         }
-        if is_awaited
-            && let Some(peer) = self.peers.get_mut(&id)
-            && peer.question.is_none_or(|question| question.stop == BlockHash::ZERO)
-            && matches!(peer.next, Next::Nothing | Next::FromTip)
-        {
-            peer.next = Next::To(hash);
-        }
-        // A walk back over a long gap must not fill the pool: the list brings what is missing in order.
-        if !is_awaited || self.pool.len() < self.options.max_orphans / 2 {
-            let mut ancestors = self.pool.missing_ancestors(hash);
-            ancestors.extend(missing.into_iter().filter(|parent| !self.pool.contains(*parent)));
-            for parent in ancestors {
-                self.want(now, parent, id, Reason::Awaited);
+        if is_awaited && let Some(peer) = self.peers.get_mut(&id) {
+            if peer.question.is_none_or(|question| question.stop == BlockHash::ZERO)
+                && matches!(peer.next, Next::Nothing | Next::FromTip)
+            {
+                peer.next = Next::To(hash);
             }
+            return;
+        }
+        let mut ancestors = self.pool.missing_ancestors(hash);
+        ancestors.extend(missing.into_iter().filter(|parent| !self.pool.contains(*parent)));
+        for parent in ancestors {
+            self.want(now, parent, id, Reason::Awaited);
         }
     }
 

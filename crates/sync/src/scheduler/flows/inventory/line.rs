@@ -28,6 +28,8 @@ pub(super) struct Line {
     pub(super) next: u64,
     /// The last in this order that came, and when.
     pub(super) landed: Option<(u64, Instant)>,
+    /// Nothing is read from the peer: nothing expires.
+    pub(super) is_held: bool,
     /// How many blocks are wanted because of this peer.
     pub(super) introduced: usize,
 }
@@ -43,7 +45,7 @@ impl Line {
     /// The first that was asked for is the first to expire. Peers answer in order: the time of a request starts anew with every
     /// block that comes before it.
     pub(super) fn expires_at(&self) -> Option<Instant> {
-        let (&seq, first) = self.asked.first_key_value()?;
+        let (&seq, first) = self.asked.first_key_value().filter(|_| !self.is_held)?;
         let since = self.landed.filter(|(last, _)| *last < seq).map_or(first.at, |(_, at)| at.max(first.at));
         Some(since + REQUEST_EXPIRY)
     }

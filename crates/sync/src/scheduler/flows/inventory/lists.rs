@@ -24,15 +24,19 @@ impl InventoryFlow {
             return;
         }
         let question = peer.question.take();
-        if question.is_none() && matches!(self.mode, Mode::Syncing(sync_peer) if sync_peer != id) {
-            // It is asked what it has when we are through.
+        let is_led = matches!(self.mode, Mode::Syncing(sync_peer) if sync_peer != id);
+        if question.is_none() && (is_led || self.options.stop_at < u64::MAX) {
+            // It is asked what it has when we are through. How high what it announces by itself may be nobody knows.
             let is_new = blocks.last().is_some_and(|hash| chain.fork_point(*hash).is_none());
             if is_new && peer.next == Next::Nothing {
                 peer.next = Next::FromTip;
             }
             return;
         }
-        let told = self.note(now, id, blocks, chain);
+        let most = question.map_or(u64::MAX, |question| self.options.stop_at.saturating_sub(question.height));
+        let (below_stop, above) =
+            blocks.split_at(blocks.len().min(usize::try_from(most).unwrap_or(usize::MAX)));
+        let told = self.note(now, id, below_stop, chain);
         if let Some(shown) = told.known {
             self.shows(id, shown, chain);
         }
@@ -49,7 +53,7 @@ impl InventoryFlow {
             };
         }
         let stop = question.map_or(BlockHash::ZERO, |question| question.stop);
-        let is_cut = blocks.len() >= self.options.batch || told.is_refused;
+        let is_cut = blocks.len() >= self.options.batch || !above.is_empty() || told.is_refused;
         match told.last {
             Some(block) if is_cut => peer.next = Next::After { block, stop },
             _ if told.is_refused => {
@@ -59,7 +63,7 @@ impl InventoryFlow {
             _ if blocks.contains(&BlockHash::ZERO) => peer.next = Next::FromTip,
             _ => {}
         }
-        let may_lead = peer.leads_from <= now;
+        let may_lead = peer.leads_from <= now && peer.serves_above(self.tip.height);
         if is_cut && told.open > 0 && may_lead && self.mode == Mode::Following {
             self.begin_sync(now, id);
         }
@@ -161,6 +165,7 @@ impl InventoryFlow {
         let is_candidate = |peer: &InventoryPeer| {
             peer.can_be_asked(now)
                 && peer.leads_from <= now
+                && peer.serves_above(self.tip.height)
                 && peer.question.is_none()
                 && is_wanted(peer)
                 && is_fresh(peer)
@@ -259,7 +264,8 @@ impl InventoryFlow {
             locator.remove(0); // A block below.
         }
         let Some(&after) = locator.first() else { return };
-        let question = Question { after, stop, tip: self.tip.hash, asked: now };
+        let height = chain.find(after).map_or(0, |found| found.height);
+        let question = Question { after, height, stop, tip: self.tip.hash, asked: now };
         let last = peer.last_question.filter(|last| (last.after, last.stop) == (after, stop));
         if let Some(last) = last.filter(|last| !self.is_fresh(now, *last)) {
             if let Some(peer) = self.peers.get_mut(&id) {
@@ -277,10 +283,7 @@ impl InventoryFlow {
 
     /// When the answer to a question for a list is late: to a sync peer's, when another is taken instead.
     pub(super) fn answer_due(&self, id: PeerId, peer: &InventoryPeer) -> Option<Instant> {
-        let question = peer.question?;
-        // An answer waits behind blocks that flow.
-        let since =
-            if self.requests.asked_of(id) > 0 { question.asked.max(peer.alive) } else { question.asked };
+        let since = peer.waits_since()?;
         let late = since + self.options.list_timeout;
         let replaced = since + peer.patience;
         let is_replaceable = self.mode == Mode::Syncing(id) && Some(replaced) > self.checked;
@@ -303,9 +306,7 @@ impl InventoryFlow {
         let open: Vec<PeerId> = self.peers.iter().filter_map(is_open).collect();
         for id in open {
             let Some(peer) = self.peers.get(&id) else { continue };
-            let Some(question) = peer.question else { continue };
-            let is_flowing = self.requests.asked_of(id) > 0;
-            let since = if is_flowing { question.asked.max(peer.alive) } else { question.asked };
+            let (Some(question), Some(since)) = (peer.question, peer.waits_since()) else { continue };
             if since + self.options.list_timeout <= now {
                 self.unanswered(now, id, question, chain);
             } else if since + peer.patience <= now && self.mode == Mode::Syncing(id) {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tipward_peer::wire::BlockHash;
+use tipward_peer::{PeerInfo, wire::BlockHash};
 
 /// How many blocks a peer is asked for at first. One more with every block that comes.
 const FIRST_QUOTA: usize = 16;
@@ -14,6 +14,8 @@ const MAX_PATIENCE: Duration = Duration::from_secs(64);
 pub(super) struct InventoryPeer {
     /// The height that it claims: a hint, lowered when it can't show it.
     pub(super) claimed: u64,
+    /// It serves only so many blocks behind its tip.
+    recent_only: Option<u64>,
     /// The last block of the tree that it has shown.
     pub(super) shown: Option<BlockHash>,
     /// The question for a list that it has not answered.
@@ -27,8 +29,10 @@ pub(super) struct InventoryPeer {
     pub(super) poll_at: Option<Instant>,
     /// How many blocks to ask for at a time.
     pub(super) quota: usize,
-    /// When it did the last of what it was asked.
+    /// When something came last, or it was asked for blocks with nothing else to send, or let go.
     pub(super) alive: Instant,
+    /// Nothing is read from it: it can't be late.
+    pub(super) is_held: bool,
     /// How long it may do nothing; doubles with every stall.
     pub(super) patience: Duration,
     /// Not to be asked for anything before.
@@ -44,6 +48,8 @@ pub(super) struct InventoryPeer {
 pub(super) struct Question {
     /// The highest block of the locator.
     pub(super) after: BlockHash,
+    /// Its height: no block of the answer is higher than its place in it tells.
+    pub(super) height: u64,
     pub(super) stop: BlockHash,
     /// Our tip at that time.
     pub(super) tip: BlockHash,
@@ -75,9 +81,10 @@ pub(super) enum Answer {
 }
 
 impl InventoryPeer {
-    pub(super) fn new(claimed: u64, patience: Duration, now: Instant) -> Self {
+    pub(super) fn new(info: &PeerInfo, patience: Duration, now: Instant) -> Self {
         Self {
-            claimed,
+            claimed: info.claimed_height,
+            recent_only: info.recent_only,
             shown: None,
             question: None,
             last_question: None,
@@ -86,6 +93,7 @@ impl InventoryPeer {
             poll_at: None,
             quota: FIRST_QUOTA,
             alive: now,
+            is_held: false,
             patience,
             rests_until: now,
             leads_from: now,
@@ -94,10 +102,25 @@ impl InventoryPeer {
     }
 
     pub(super) fn can_be_asked(&self, now: Instant) -> bool {
-        self.rests_until <= now
+        !self.is_held && self.rests_until <= now
     }
 
-    /// A block that was wanted came from the peer.
+    /// Whether it does not serve all blocks.
+    pub(super) fn is_pruned(&self) -> bool {
+        self.recent_only.is_some()
+    }
+
+    /// Whether it has the blocks above this height, as far as it says.
+    pub(super) fn serves_above(&self, height: u64) -> bool {
+        self.recent_only.is_none_or(|recent| self.claimed.saturating_sub(recent) <= height)
+    }
+
+    /// Since when nothing has come while an answer is due: it waits behind all blocks that flow, wanted or not.
+    pub(super) fn waits_since(&self) -> Option<Instant> {
+        self.question.filter(|_| !self.is_held).map(|question| question.asked.max(self.alive))
+    }
+
+    /// A block came from the peer.
     pub(super) fn brought(&mut self, patience: Duration, max_in_flight: usize) {
         self.strikes = 0;
         self.patience = patience;

@@ -273,6 +273,14 @@ impl Requests {
         }
     }
 
+    /// The peer is held, or let go: what it was asked for has its whole time then.
+    pub(super) fn hold(&mut self, now: Instant, peer: PeerId, is_held: bool) {
+        if let Some(line) = self.lines.get_mut(&peer) {
+            line.is_held = is_held;
+            line.asked.values_mut().for_each(|asked| asked.at = now);
+        }
+    }
+
     /// A block is not wanted any more.
     pub(super) fn done(&mut self, hash: BlockHash) {
         self.take_out(hash);

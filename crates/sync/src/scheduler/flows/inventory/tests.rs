@@ -1,5 +1,6 @@
 //! The flow against simulated peers in virtual time.
 
+mod fair;
 mod lies;
 mod lists;
 mod loss;
