@@ -1,0 +1,115 @@
+//! Lists of blocks, and requests for them.
+
+use std::collections::BTreeSet;
+
+use tipward_sync::peer::{Reply, wire::sha256d};
+
+use super::*;
+
+fn phantom(n: u64) -> BlockHash {
+    BlockHash::from_bytes(sha256d(&n.to_le_bytes()))
+}
+
+#[test]
+fn the_set_of_requests_is_cleared_when_it_is_full() {
+    let trunk = chain(21);
+    let mut world = World::new(LISTS, vec![Model::honest(&trunk[..=20]); 2]);
+    world.runs_to(&trunk[..=20]);
+    // Peers that have nothing of what they tell of.
+    for id in 10..80 {
+        let nothing = Model { rate: 1.0, latency: seconds(5), ..Model::honest(&trunk[..=20]) };
+        world.connect(id, nothing);
+    }
+    world.run_for(seconds(20));
+    // A block that takes a while.
+    world.peers.get_mut(&PeerId(0)).unwrap().model.latency = seconds(3);
+    world.extend(0, &trunk);
+    world.run_for(millis(100));
+    assert_eq!(world.asked(&trunk[21]).len(), 1);
+    for id in 10..80 {
+        world.say(id, Reply::Announced((0..1000).map(|n| phantom(id * 1000 + n)).collect()));
+    }
+    world.run_for(millis(100));
+    // It is still known to be asked for.
+    for id in [0, 1] {
+        world.say(id, Reply::Announced(vec![trunk[21].hash]));
+    }
+    world.run_for(seconds(1));
+    assert_eq!(world.asked(&trunk[21]).len(), 1);
+    world.run_until(world.elapsed() + seconds(60), |world| world.applied.len() == trunk.len());
+    assert_eq!(world.applied, hashes(&trunk));
+    world.run_for(seconds(900));
+    let mut phantoms = BTreeSet::new();
+    for (.., want) in &world.asks {
+        if let Want::Blocks(hashes) = want {
+            phantoms.extend(hashes.iter().filter(|hash| !world.tree.contains(**hash)).copied());
+        }
+    }
+    assert!(phantoms.len() <= 50_000, "{} were wanted at once", phantoms.len());
+}
+
+#[test]
+fn the_list_ends_at_its_cut() {
+    let trunk = chain(1700);
+    let fast = Model { rate: 10e6, ..Model::honest(&trunk) };
+    let mut world = World::new(LISTS, vec![fast]);
+    world.runs_to(&trunk);
+    assert!(world.elapsed() < seconds(20), "took {:?}", world.elapsed());
+    world.blames_nobody();
+}
+
+#[test]
+fn a_hash_of_zeros_is_taken_for_a_block() {
+    let trunk = chain(20);
+    let mut world = World::new(LISTS, vec![Model::honest(&trunk)]);
+    world.runs_to(&trunk);
+    let lists = |world: &World| {
+        world.asks.iter().filter(|(.., want)| matches!(want, Want::BlocksAfter { .. })).count()
+    };
+    let before = lists(&world);
+    world.say(0, Reply::Announced(vec![BlockHash::ZERO]));
+    world.run_for(seconds(1));
+    assert!(lists(&world) > before, "it asks us to ask again");
+    let asks = world.asks.iter().filter_map(|(.., want)| match want {
+        Want::Blocks(hashes) => Some(hashes),
+        _ => None,
+    });
+    assert!(asks.flatten().all(|hash| *hash != BlockHash::ZERO));
+}
+
+#[test]
+fn in_sync_mode_blocks_that_were_asked_for_are_dropped_with_the_announcements_of_others() {
+    let trunk = chain(300);
+    // Asked by whoever is the sync peer first; then another one is.
+    let slow = Model { rate: 4000.0, ..Model::honest(&trunk) };
+    let mut world = World::new(LISTS, vec![slow.clone(), slow]);
+    world.run_for(seconds(3));
+    assert!(world.applied.len() < 200);
+    for id in [0, 1] {
+        // Of what others than the sync peer tell nothing is fetched.
+        world.say(id, Reply::Announced((0..50).map(|n| phantom(id * 100 + n)).collect()));
+    }
+    world.run_for(seconds(1));
+    let heard: BTreeSet<bool> = [0, 1]
+        .map(|id| {
+            let is_asked = |want: &Want| matches!(want, Want::Blocks(hashes) if hashes.iter().any(|hash| (0..50).any(|n| phantom(id * 100 + n) == *hash)));
+            world.asks.iter().any(|(.., want)| is_asked(want))
+        })
+        .into();
+    assert!(heard.contains(&false), "in sync mode one peer is heard at most");
+    world.run_until(seconds(400), |world| world.applied.len() == trunk.len());
+    assert_eq!(world.applied, hashes(&trunk));
+}
+
+#[test]
+fn a_sync_peer_that_stalls_is_waited_for() {
+    let trunk = chain(400);
+    // It lists and brings some, and then nothing more.
+    let stalling = Model { mute_after: Some(40), ..Model::honest(&trunk) };
+    let mut models = vec![stalling; 3];
+    models.push(Model::honest(&trunk));
+    let mut world = World::new(LISTS, models);
+    world.run_until(seconds(90), |world| world.applied.len() == trunk.len());
+    assert_eq!(world.applied, hashes(&trunk), "after {:?}", world.elapsed());
+    assert!(!world.is_dropped(3));
+}
