@@ -173,6 +173,9 @@ impl HeadersFlow {
             question.deadline = progress + self.header_timeout;
             return self.peers.set_state(id, State::Asked(question));
         }
+        if question.has_unlinked {
+            return self.drop_peer(id, Fault::UnlinkedHeaders);
+        }
         peer.strikes += 1;
         let strikes = peer.strikes;
         if strikes >= self.max_strikes {

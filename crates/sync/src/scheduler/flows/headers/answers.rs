@@ -207,6 +207,9 @@ impl HeadersFlow {
         if count > MAX_ANNOUNCED || is_tiresome {
             return self.drop_peer(id, Fault::UnlinkedHeaders);
         }
+        if let State::Asked(question) = &mut peer.state {
+            question.has_unlinked = true;
+        }
         self.tells_of(id, last, chain);
     }
 

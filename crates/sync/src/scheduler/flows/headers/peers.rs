@@ -83,6 +83,8 @@ pub(super) struct Question {
     /// The height of its first block: who has nothing to answer with, is not higher.
     pub(super) top: u64,
     pub(super) asked: Instant,
+    /// Headers have come since that link to nothing known: an announcement, or all that the peer has for an answer.
+    pub(super) has_unlinked: bool,
     /// When the answer is late.
     pub(super) deadline: Instant,
 }
@@ -103,7 +105,7 @@ impl Question {
             }
             locator.extend(chain.locator(shown.hash));
         }
-        Self { locator, top, asked: now, deadline: now + timeout }
+        Self { locator, top, asked: now, has_unlinked: false, deadline: now + timeout }
     }
 
     /// Whether these headers follow the highest block of the locator that their sender has.
