@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tipward_peer::{
     PeerId,
     wire::{BlockEnd, BlockHash, BlockPart},
@@ -14,6 +15,8 @@ use super::{
 };
 use crate::{Block, BlockId, Chain, Order};
 
+/// Parts of fewer bytes are copied when they have to wait. What larger ones are slices of is at most 16 times as large.
+const SMALL_PART: usize = 256 << 10;
 /// Of how many blocks an average size is made.
 const AVERAGED: u64 = 32;
 /// How often a flow is told that a peer is sending.
@@ -187,7 +190,8 @@ impl Scheduler {
                 self.complete(now, block);
             }
             (Mode::Collect | Mode::Wait, Place::Unknown) if is_whole && has_room => {
-                let (parts, transactions, size) = (arriving.parts, end.transactions, end.size);
+                let (mut parts, transactions, size) = (arriving.parts, end.transactions, end.size);
+                unpin(&mut parts);
                 let arrived = Arrived { hash: end.block, parts, transactions, size, served_by: id };
                 self.tell_flow(now, FlowInput::Block(arrived), chain);
             }
@@ -216,8 +220,11 @@ impl Scheduler {
     }
 
     /// A block whose place is known is there.
-    pub(super) fn complete(&mut self, now: Instant, block: Block) {
+    pub(super) fn complete(&mut self, now: Instant, mut block: Block) {
         let BlockId { height, hash } = block.id;
+        if height != self.window.base() {
+            unpin(&mut block.parts);
+        }
         let askers = self.window.askers(height);
         if !self.window.complete(block) {
             return;
@@ -258,5 +265,43 @@ impl Scheduler {
                 peer.arriving = None;
             }
         }
+    }
+}
+
+/// Copies small parts, so that a block which waits keeps no more in memory than itself: they are slices of what was read at once,
+/// up to megabytes, and a peer can put anything between two blocks.
+fn unpin(parts: &mut [BlockPart]) {
+    for part in parts.iter_mut().filter(|part| part.bytes.len() < SMALL_PART) {
+        part.bytes = Bytes::copy_from_slice(&part.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tipward_peer::wire::DownloadId;
+
+    use super::*;
+
+    #[test]
+    fn a_small_block_that_waits_does_not_keep_what_was_read_with_it() {
+        let part = |bytes: Bytes| BlockPart {
+            block: BlockHash::ZERO,
+            download: DownloadId(0),
+            block_size: bytes.len() as u64,
+            index: 0,
+            offset: 0,
+            first_transaction: 0,
+            transactions: vec![81],
+            bytes,
+            ends_inside_transaction: false,
+        };
+        let read = Bytes::from(vec![7; 4 << 20]);
+        let mut parts = [part(read.slice(100..350))];
+        unpin(&mut parts);
+        assert!(read.is_unique());
+        assert_eq!(&parts[0].bytes[..], &[7; 250]);
+        let mut large = [part(read.slice(..SMALL_PART))];
+        unpin(&mut large);
+        assert!(!read.is_unique(), "a large part is not copied");
     }
 }
