@@ -129,9 +129,9 @@ pub(crate) enum FlowInput {
     Known(BlockHash),
     /// A peer does not have these blocks, which the flow asked for, or can't bring them now.
     Missing(PeerId, Vec<BlockHash>),
-    /// A block has begun to come that has no room before its place is known. Its body is not kept. For flows that
-    /// [want that](Flow::takes_heads).
-    NoRoom(PeerId, BlockHead),
+    /// A block has begun to come whose body is not for the flow: it has no room before its place is known, or the scheduler has
+    /// asked for it. For flows that [want that](Flow::takes_heads).
+    Head(PeerId, BlockHead),
     /// A peer has answered the oldest open question for a range.
     RangeEnd(PeerId),
     /// A peer can't be asked this.

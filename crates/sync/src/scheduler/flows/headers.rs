@@ -91,7 +91,7 @@ impl HeadersFlow {
             | FlowInput::Block(_)
             | FlowInput::Known(_)
             | FlowInput::Missing(..)
-            | FlowInput::NoRoom(..)
+            | FlowInput::Head(..)
             | FlowInput::RangeEnd(_) => {
                 return;
             }

@@ -117,7 +117,7 @@ impl RangeFlow {
             }
             FlowInput::Disconnected(id) => self.forget(id),
             FlowInput::Block(block) => self.block(now, block, context),
-            FlowInput::NoRoom(id, head) => self.head(now, id, head, context),
+            FlowInput::Head(id, head) => self.head(now, id, head, context),
             FlowInput::Height(id, height) => {
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.claims(height);
@@ -134,6 +134,7 @@ impl RangeFlow {
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.alive = now;
                 }
+                return; // Puts off what is late, and nothing else.
             }
             FlowInput::Held(id) | FlowInput::Released(id) => {
                 if let Some(peer) = self.peers.get_mut(&id) {
@@ -143,7 +144,8 @@ impl RangeFlow {
             }
             FlowInput::Missing(id, blocks) => self.missing(id, &blocks, context.chain),
             // What is there is worked out anew in any case.
-            FlowInput::Room | FlowInput::Known(_) => {}
+            FlowInput::Room => {}
+            FlowInput::Known(_) => return,
             FlowInput::Tick => {
                 self.checked = Some(now);
                 self.check_late(now);

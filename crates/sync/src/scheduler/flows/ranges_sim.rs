@@ -262,7 +262,7 @@ fn input_peer(input: &FlowInput) -> Option<PeerId> {
         | FlowInput::Unsupported(id, _)
         | FlowInput::Held(id)
         | FlowInput::Released(id)
-        | FlowInput::NoRoom(id, _)
+        | FlowInput::Head(id, _)
         | FlowInput::Progress(id) => Some(*id),
         FlowInput::Block(block) => Some(block.served_by),
         FlowInput::Tick | FlowInput::Room | FlowInput::Known(_) => None,
