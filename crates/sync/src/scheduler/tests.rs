@@ -527,8 +527,7 @@ fn a_reorg_and_back_before_anything_is_delivered_loses_nothing_as_received() {
     let short = trunk(10);
     let other = branch(&short, 4, 2, 11);
     let longer = trunk(12);
-    let mut options = SyncOptions::default();
-    options.order = crate::Order::AsReceived;
+    let options = SyncOptions { order: crate::Order::AsReceived, ..SyncOptions::default() };
     let mut sim = Sim::new(options, vec![Model::honest(&short)]);
     sim.run();
     assert_eq!(sim.applied, short);
