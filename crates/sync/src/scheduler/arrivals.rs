@@ -83,6 +83,10 @@ impl Scheduler {
         let takes_heads = self.flow.takes_heads();
         let has_no_place = is_large || takes_heads && !self.has_room(size, Place::Unknown);
         let was_asked = self.peers.get(&id).is_some_and(|peer| peer.flight(part.block).is_some());
+        if was_asked && takes_heads {
+            // The flow may have asked for it too, and takes what comes first for the answer.
+            self.tell_of_head(now, id, part, chain);
+        }
         let place = match self.peers.get(&id).map(|peer| peer.flight(part.block)) {
             None => return,
             Some(Some((_, flight))) => Place::Height(flight.height),
@@ -121,6 +125,14 @@ impl Scheduler {
         } else if is_large && place == Place::Unknown && self.flow.takes_blocks() && !takes_heads {
             let head = chain.read_head(&part.bytes);
             self.tell_flow(now, FlowInput::NoRoom { peer: id, block: part.block, head }, chain);
+        }
+    }
+
+    /// Tells the flow of a block whose body is not for it.
+    fn tell_of_head(&mut self, now: Instant, id: PeerId, part: &BlockPart, chain: &mut dyn Chain) {
+        let head = chain.read_head(&part.bytes).filter(|head| head.header.hash == part.block);
+        if let Some(head) = head {
+            self.tell_flow(now, FlowInput::NoRoom { peer: id, block: part.block, head: Some(head) }, chain);
         }
     }
 
@@ -170,6 +182,7 @@ impl Scheduler {
         self.count_size(end.size);
         let arriving_mode = arriving.mode;
         let is_whole = arriving.next == end.parts;
+        let was_asked = flight.is_some_and(|flight| !flight.is_lapsed);
         self.settle_room(&arriving);
         // What came after we had stopped to read has to find room all the same.
         let has_room = arriving.mode != Mode::Wait || self.has_room(end.size, arriving.place);
@@ -187,24 +200,25 @@ impl Scheduler {
                     served_by: Some(id),
                     is_streamed: false,
                 };
-                self.complete(now, block);
+                self.complete(now, block, was_asked);
             }
             (Mode::Collect | Mode::Wait, Place::Unknown) if is_whole && has_room => {
                 let (mut parts, transactions, size) = (arriving.parts, end.transactions, end.size);
                 unpin(&mut parts);
                 let arrived = Arrived { hash: end.block, parts, transactions, size, served_by: id };
-                self.tell_flow(now, FlowInput::Block(arrived), chain);
+                self.arrived(now, arrived, was_asked, chain);
             }
             (Mode::Wait, Place::Unknown) if is_whole => {
                 let head = arriving.parts.first().and_then(|part| chain.read_head(&part.bytes));
                 self.tell_flow(now, FlowInput::NoRoom { peer: id, block: end.block, head }, chain);
             }
             (Mode::Drain, _) | (Mode::Wait, Place::Height(_)) if is_whole || arriving.mode == Mode::Drain => {
-                if let Some(flight) = flight.filter(|flight| !flight.is_lapsed) {
-                    self.window.give_back(flight.height, flight.hash);
-                }
             }
             _ => return self.drop_peer(id, Fault::BrokenParts),
+        }
+        // It has come and is not there all the same, if there was no room.
+        if let Some(flight) = flight.filter(|flight| !flight.is_lapsed) {
+            self.window.give_back(flight.height, flight.hash);
         }
         // Who was held for want of room and brought the rest all the same is let go when there is room.
         if arriving_mode != Mode::Wait {
@@ -213,19 +227,34 @@ impl Scheduler {
         self.note(id);
     }
 
+    /// A whole block has come whose place was not known when it began to.
+    fn arrived(&mut self, now: Instant, arrived: Arrived, was_asked: bool, chain: &mut dyn Chain) {
+        let found = chain.find(arrived.hash).map(|found| found.height);
+        match (arrived.parts.first(), found) {
+            // Its header came from somebody else meanwhile.
+            (Some(part), Some(height))
+                if self.flow.takes_heads() && self.window.is_missing(height, arrived.hash) =>
+            {
+                self.tell_of_head(now, arrived.served_by, part, chain);
+                self.complete(now, arrived.into_block(height), was_asked);
+            }
+            _ => self.tell_flow(now, FlowInput::Block(arrived), chain),
+        }
+    }
+
     /// Counts a block into the average of the latest sizes.
     fn count_size(&mut self, size: u64) {
         self.sizes = (self.sizes + 1).min(AVERAGED);
         self.average_size = (self.average_size * (self.sizes - 1) + size) / self.sizes;
     }
 
-    /// A block whose place is known is there.
-    pub(super) fn complete(&mut self, now: Instant, mut block: Block) {
+    /// A block whose place is known is there. `was_asked`: from one of those who are asked for it by its hash.
+    pub(super) fn complete(&mut self, now: Instant, mut block: Block, was_asked: bool) {
         let BlockId { height, hash } = block.id;
         if height != self.window.base() {
             unpin(&mut block.parts);
         }
-        let askers = self.window.askers(height);
+        let others = self.window.askers(height).saturating_sub(u8::from(was_asked));
         if !self.window.complete(block) {
             return;
         }
@@ -233,12 +262,12 @@ impl Scheduler {
         if self.options.order == Order::AsReceived {
             self.ready.insert(height);
         }
-        self.call_off(now, hash, askers);
+        self.call_off(now, hash, others);
     }
 
-    /// Others need not bring a block any more. One that is under way can't be stopped.
-    pub(super) fn call_off(&mut self, now: Instant, hash: BlockHash, askers: u8) {
-        if askers < 2 && !self.has_lapsed {
+    /// So many others need not bring a block any more. One that is under way can't be stopped.
+    pub(super) fn call_off(&mut self, now: Instant, hash: BlockHash, others: u8) {
+        if others == 0 && !self.has_lapsed {
             return;
         }
         let others: Vec<PeerId> =

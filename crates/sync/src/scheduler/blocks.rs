@@ -192,10 +192,9 @@ impl Scheduler {
                 continue;
             }
             let below = flight.height.saturating_sub(1);
-            match &mut peer.has {
-                Has::Shown { reach, .. } => *reach = (*reach).min(below),
-                Has::Claims => peer.claimed = peer.claimed.min(below),
-                Has::Unknown => {}
+            peer.claimed = peer.claimed.min(below);
+            if let Has::Shown { reach, .. } = &mut peer.has {
+                *reach = (*reach).min(below);
             }
         }
         self.note(id);

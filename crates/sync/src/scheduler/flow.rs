@@ -125,8 +125,9 @@ pub(crate) enum FlowInput {
     Height(PeerId, u64),
     /// A whole block came that the flow asked for, or of which the scheduler knows nothing.
     Block(Arrived),
-    /// A block that the flow asked for comes and is not kept: it has no room before its place in the chain is known. What it says
-    /// at its start, if that is to be understood; a flow that [takes heads](Flow::takes_heads) is told before the chain is.
+    /// A block has begun to come whose body is not for the flow: it has no room before its place in the chain is known, or the
+    /// scheduler asked for it too. What it says at its start, if that is to be understood; a flow that
+    /// [takes heads](Flow::takes_heads) is told before the chain is.
     NoRoom { peer: PeerId, block: BlockHash, head: Option<BlockHead> },
     /// The scheduler has found the place of a block that the flow asked for, and gets it to the sink: the request is done.
     Known(BlockHash),

@@ -9,7 +9,7 @@ use tipward_peer::{PeerId, Want, wire::BlockHash};
 
 use super::{
     Output, Scheduler,
-    peers::{Mode, PeerState},
+    peers::{Has, Mode, PeerState},
 };
 
 /// Of how many peers one block is asked at most.
@@ -50,33 +50,37 @@ struct Awaited {
 }
 
 impl Scheduler {
-    /// The next block is wanted and nobody was found who would bring it in time: whoever brings it first does. If all who
-    /// could are held with a block that has no room, the one with the least to come is freed.
+    /// The next block is wanted and nobody was found who would bring it in time: whoever brings it first does. If nobody has
+    /// shown that far, those who claim it are taken by their word. If all who
+    /// could are held with a block that has no room, the one who would be the first is freed.
     pub(super) fn ask_for_front(&mut self, now: Instant) {
         let base = self.window.base();
         let Some((hash, 0)) = self.window.missing_front() else { return };
-        let serves = |peer: &PeerState| peer.serves().contains(&base);
+        let is_shown = self.peers.values().any(|peer| peer.serves().contains(&base));
+        let serves = |peer: &PeerState| {
+            if is_shown {
+                peer.serves().contains(&base)
+            } else {
+                peer.has != Has::Unknown && peer.claimed >= base
+            }
+        };
         let takes = |peer: &PeerState| (peer.stall.strikes, self.would_take(now, peer, self.average_size));
         let able = self.peers.iter().filter(|(_, peer)| serves(peer) && peer.may_be_asked(now));
         let first = able.min_by_key(|(id, peer)| (takes(peer), **id)).map(|(&id, _)| id);
-        let Some(id) = first.or_else(|| self.least_held(base)) else { return };
+        let Some(id) = first.or_else(|| self.first_of_held(now, base)) else { return };
         self.discard_held(now, id);
         self.ask_of(now, id, base, hash);
         self.note(id);
         self.outputs.push_back(Output::Ask(id, Want::Blocks(vec![hash])));
     }
 
-    /// Of those who are held for want of room and have the block at this height, the one with the least to come.
-    fn least_held(&self, height: u64) -> Option<PeerId> {
-        let left = |peer: &PeerState| match &peer.arriving {
-            None => Some(0),
-            Some(arriving) => {
-                (arriving.mode == Mode::Wait).then(|| arriving.size.saturating_sub(arriving.seen))
-            }
-        };
+    /// Of those who are held for want of room and have the block at this height, the one who would bring it first: what is
+    /// arriving has to pass before.
+    fn first_of_held(&self, now: Instant, height: u64) -> Option<PeerId> {
         let held = self.room.held.iter().filter_map(|id| Some((*id, self.peers.get(id)?)));
-        let able = held.filter(|(_, peer)| peer.serves().contains(&height));
-        able.filter_map(|(id, peer)| Some((left(peer)?, id))).min().map(|(_, id)| id)
+        let waits = |peer: &PeerState| peer.arriving.as_ref().is_none_or(|it| it.mode == Mode::Wait);
+        let able = held.filter(|(_, peer)| peer.serves().contains(&height) && waits(peer));
+        able.map(|(id, peer)| (self.would_take(now, peer, self.average_size), id)).min().map(|(_, id)| id)
     }
 
     /// Lets a held peer go. What was arriving from it is given up.

@@ -311,7 +311,7 @@ impl Scheduler {
                 self.best_chain_changed(now, &accepted, chain);
                 self.fill(now, chain);
             }
-            FlowOutput::Body(block) => self.complete(now, block),
+            FlowOutput::Body(block) => self.complete(now, block, false),
             FlowOutput::Shows(peer, tip) => {
                 if let (Some(point), Some(peer)) = (chain.fork_point(tip), self.peers.get_mut(&peer)) {
                     peer.has = Has::Shown { tip, reach: point.height };

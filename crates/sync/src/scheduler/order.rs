@@ -206,6 +206,6 @@ impl Scheduler {
             served_by: Some(served_by),
             is_streamed: true,
         }));
-        self.call_off(now, id.hash, askers);
+        self.call_off(now, id.hash, askers.saturating_sub(1));
     }
 }

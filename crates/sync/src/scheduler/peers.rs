@@ -286,15 +286,21 @@ impl PeerState {
 
     /// Bytes that the peer still has to send before it turns to what it is asked next, likewise.
     pub(super) fn queued_bytes(&self, average: u64) -> u64 {
-        self.load().checked_sub(1).map_or(0, |last| self.bytes_before(last, average))
+        self.load()
+            .checked_sub(1)
+            .map_or_else(|| self.arriving_bytes(), |last| self.bytes_before(last, average))
+    }
+
+    /// What is left of the block that is arriving, in bytes.
+    fn arriving_bytes(&self) -> u64 {
+        self.arriving.as_ref().map_or(0, |arriving| arriving.size.saturating_sub(arriving.seen))
     }
 
     /// Bytes that the peer still has to send up to the end of this request, by the average size of a block.
     pub(super) fn bytes_before(&self, at: usize, average: u64) -> u64 {
-        let arriving =
-            self.arriving.as_ref().map_or(0, |arriving| arriving.size.saturating_sub(arriving.seen));
         let started = usize::from(self.arriving.is_some());
-        arriving.saturating_add(((at + 1).saturating_sub(started) as u64).saturating_mul(average))
+        self.arriving_bytes()
+            .saturating_add(((at + 1).saturating_sub(started) as u64).saturating_mul(average))
     }
 
     /// When the peer is to be looked after: when it will have stalled, or its rest is over.

@@ -523,6 +523,28 @@ fn the_order_of_blocks_follows_the_best_branch() {
 }
 
 #[test]
+fn a_reorg_and_back_before_anything_is_delivered_loses_nothing_as_received() {
+    let short = trunk(10);
+    let other = branch(&short, 4, 2, 11);
+    let longer = trunk(12);
+    let options = SyncOptions { order: crate::Order::AsReceived, ..SyncOptions::default() };
+    let mut sim = Sim::new(options, vec![Model::honest(&short)]);
+    sim.run();
+    assert_eq!(sim.applied, short);
+    // Nobody has brought a block of the other branch when the first one is the best again.
+    let headers = |chain: &[BlockHash], from: usize| {
+        let headers = (from..chain.len()).map(|n| header(chain, n)).collect();
+        Input::Reply(PeerId(0), Reply::Headers { headers, more: false })
+    };
+    let peer = sim.peers.get_mut(&PeerId(0)).unwrap();
+    peer.model.chain.clone_from(&longer);
+    sim.step(headers(&other, 5));
+    sim.step(headers(&longer, 11));
+    sim.run();
+    assert_eq!(sim.applied, longer);
+}
+
+#[test]
 fn a_branch_without_blocks_undoes_nothing() {
     let mut sim = Sim::new(SyncOptions::default(), vec![Model::honest(&trunk(100))]);
     sim.run();

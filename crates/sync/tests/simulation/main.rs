@@ -122,7 +122,7 @@ fn headers_first() {
 
 #[test]
 fn ranges() {
-    run_seeds(Strategy::Range { batch: 500 }, 7);
+    run_seeds(Strategy::Range { batch: 500 }, 20);
 }
 
 #[test]

@@ -135,6 +135,7 @@ impl RangeFlow {
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.alive = now;
                 }
+                return; // Puts off what is late, and nothing else.
             }
             FlowInput::Held(id) | FlowInput::Released(id) => {
                 if let Some(peer) = self.peers.get_mut(&id) {
@@ -144,7 +145,8 @@ impl RangeFlow {
             }
             FlowInput::Missing(id, blocks) => self.missing(id, &blocks, context.chain),
             // What is there is worked out anew in any case.
-            FlowInput::Room | FlowInput::Known(_) => {}
+            FlowInput::Room => {}
+            FlowInput::Known(_) => return,
             FlowInput::Tick => {
                 self.checked = Some(now);
                 self.check_late(now);

@@ -155,9 +155,9 @@ impl RangeFlow {
     ) -> Option<Range<u64>> {
         let next = self.tip.height + 1;
         let is_open = |height: u64| {
-            let was_passed_over = self.skips.get(&height).is_some_and(|skip| skip.by.contains(&id));
             let is_covered = covered.get((height - next) as usize).copied().unwrap_or(true);
-            !is_covered && !was_passed_over && peer.serves(height)
+            let passed_over = || self.skips.get(&height).is_some_and(|skip| skip.by.contains(&id));
+            !is_covered && peer.serves(height) && !passed_over()
         };
         let start = (next..next + covered.len() as u64).find(|&height| is_open(height))?;
         // The block after the tip is always due: what waits for it would wait for ever.

@@ -28,7 +28,7 @@ impl RangeFlow {
         self.arrived(now, KeptBlock { header: head.header, height, server, body: Some(block) }, context);
     }
 
-    /// A block has no room. Its header holds its place.
+    /// A block without its body. Its header holds its place.
     pub(super) fn head(
         &mut self,
         now: Instant,
@@ -49,7 +49,8 @@ impl RangeFlow {
         let is_probe = answer.as_ref().is_some_and(|answer| answer.purpose == Some(Purpose::Probe));
         if let Some(Answer { purpose, skipped, has_more }) = answer {
             peer.strikes = 0;
-            peer.rests_until = now;
+            // A rest that was over long ago does not end now.
+            peer.rests_until = peer.rests_until.min(now);
             if purpose.is_some() {
                 peer.patience = self.options.stall_timeout;
             }

@@ -69,6 +69,8 @@ pub(super) struct RangePeer {
     pub(super) most: u32,
     /// How long it takes for a block, on average; `None` before the first.
     pub(super) pace: Option<Duration>,
+    /// The shortest time from a question, asked while idle, to the first block of its answer.
+    latency: Option<Duration>,
 }
 
 /// Whether what a peer claims counts.
@@ -141,6 +143,8 @@ pub(super) struct Request {
     pub(super) end: u64,
     /// When it became the oldest open question.
     since: Instant,
+    /// It was so when it was asked: the way there and back is part of its time.
+    was_first: bool,
     /// It was taken back, or the answer is taken as given: what may come yet is taken, and nobody waits for it.
     is_void: bool,
     /// The peer said that it does not have some of it.
@@ -205,6 +209,7 @@ impl RangePeer {
             quota: FIRST_QUOTA.min(batch),
             most: batch,
             pace: None,
+            latency: None,
         }
     }
 
@@ -282,7 +287,8 @@ impl RangePeer {
     }
 
     pub(super) fn ask(&mut self, purpose: Purpose, heights: &Range<u64>, now: Instant) {
-        if self.is_idle() {
+        let was_first = self.is_idle();
+        if was_first {
             self.alive = now;
         }
         while self.asked.len() >= MAX_ASKED && self.asked.front().is_some_and(|oldest| !oldest.is_open()) {
@@ -290,7 +296,8 @@ impl RangePeer {
         }
         let Range { start, end } = *heights;
         let (is_void, is_denied) = (false, false);
-        self.asked.push_back(Request { purpose, start, next: start, end, since: now, is_void, is_denied });
+        let request = Request { purpose, start, next: start, end, since: now, was_first, is_void, is_denied };
+        self.asked.push_back(request);
     }
 
     /// A block at this height came. `None` if none was asked for there.
@@ -316,6 +323,10 @@ impl RangePeer {
             at
         };
         let request = self.asked.get_mut(at)?;
+        if request.was_first && request.is_untouched() {
+            let took = now.saturating_duration_since(request.since);
+            self.latency = Some(self.latency.map_or(took, |latency| latency.min(took)));
+        }
         request.passes_over(height, &mut answer);
         request.next = height + 1;
         self.brought = now;
@@ -372,11 +383,15 @@ impl RangePeer {
     fn learn(&mut self, request: &Request, now: Instant) {
         let brought = u32::try_from(request.next - request.start).unwrap_or(u32::MAX);
         if brought > 0 {
-            let pace = now.saturating_duration_since(request.since) / brought;
-            let pace = self.pace.map_or(pace, |old| (old + pace) / 2);
-            self.pace = Some(pace);
-            let fitting = ANSWER_TIME.as_nanos() / pace.as_nanos().max(1);
-            self.quota = u32::try_from(fitting).unwrap_or(u32::MAX).clamp(1, self.most);
+            let took = now.saturating_duration_since(request.since);
+            let pace = took / brought;
+            self.pace = Some(self.pace.map_or(pace, |old| (old + pace) / 2));
+            // The way there and back is the same for many blocks: whoever is far away would be asked for ever fewer.
+            let way = self.latency.filter(|_| request.was_first).unwrap_or_default();
+            let fitting =
+                ANSWER_TIME.as_nanos() * u128::from(brought) / took.saturating_sub(way).as_nanos().max(1);
+            let most = self.most.min(self.quota.saturating_mul(2));
+            self.quota = u32::try_from(fitting).unwrap_or(u32::MAX).clamp(1, most);
         }
         if let Some(next) = self.asked.iter_mut().find(|request| request.is_open()) {
             next.since = now;
