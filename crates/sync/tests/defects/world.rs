@@ -242,6 +242,14 @@ impl World {
         }
     }
 
+    /// The sink does what it was given from now on, and all that it was given before.
+    pub(crate) fn free_sink(&mut self) {
+        self.sink = Some(Duration::ZERO);
+        if self.with_sink > 0 {
+            self.later(self.now, Input::Delivered(self.with_sink));
+        }
+    }
+
     /// How often this block was asked for, by its hash or its height, and of whom.
     pub(crate) fn asked(&self, block: &SimBlock) -> Vec<PeerId> {
         let is_it = |want: &Want| match want {
