@@ -119,3 +119,36 @@ fn over_a_reorg_every_block_is_given_once() {
         world.blames_nobody();
     }
 }
+
+#[test]
+fn a_side_chain_that_overtakes_is_one_reorg_and_a_shorter_or_equal_one_is_none() {
+    for strategy in ALL {
+        for headers_only in [false, true] {
+            if headers_only && strategy != Strategy::HeadersFirst {
+                continue;
+            }
+            let trunk = chain(100);
+            let side = branch(&trunk, 80, 2, 103);
+            let mut options = options(strategy);
+            options.headers_only = headers_only;
+            let mut world = World::with(options, Tree::new(), vec![Model::honest(&trunk); 2]);
+            world.run_for(seconds(60));
+            assert_eq!(world.tree.tip().hash, trunk[100].hash, "{strategy:?}");
+            world.connect(2, Model::honest(&trunk));
+            world.run_for(seconds(60));
+            for height in [95, 100] {
+                world.extend(2, &side[..=height]);
+                world.run_for(seconds(60));
+                assert_eq!(world.tree.tip().hash, trunk[100].hash, "{strategy:?}: {height}");
+                assert_eq!(world.reorgs, [], "{strategy:?}: {height}");
+            }
+            world.extend(2, &side);
+            world.run_for(seconds(200));
+            assert_eq!(world.reorgs, [(trunk[100].hash, trunk[80].hash)], "{strategy:?}");
+            if !headers_only {
+                assert_eq!(world.applied, hashes(&side), "{strategy:?}");
+            }
+            world.blames_nobody();
+        }
+    }
+}
