@@ -78,10 +78,11 @@ pub(crate) fn parents(start: &[u8]) -> Option<Vec<BlockHash>> {
     Some(parents)
 }
 
-/// A transaction that spends nothing known.
+/// A coinbase.
 fn transaction(script: &[u8]) -> Vec<u8> {
     let mut bytes = vec![1, 0, 0, 0, 1];
-    bytes.extend([7; 36]);
+    bytes.extend([0; 32]);
+    bytes.extend([255; 4]);
     bytes.push(script.len() as u8);
     bytes.extend(script);
     bytes.extend([255, 255, 255, 255, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_lie_about_the_height_pins_the_sync_or_is_chased() {
+fn a_lie_about_the_height_neither_pins_the_sync_nor_is_chased() {
     for strategy in ALL {
         let trunk = chain(300);
         // Ones with our chain, and one with nothing at all.
@@ -37,7 +37,7 @@ fn a_lie_about_the_height_pins_the_sync_or_is_chased() {
 }
 
 #[test]
-fn a_lie_about_the_height_costs_nothing() {
+fn who_lies_about_its_height_is_penalised_and_nobody_else() {
     for strategy in [Strategy::HeadersFirst, LISTS, RANGES] {
         let trunk = chain(50);
         let lying = Model { claim: Some(1_000_000), ..Model::honest(&trunk) };
@@ -53,7 +53,7 @@ fn a_lie_about_the_height_costs_nothing() {
 }
 
 #[test]
-fn with_nobody_there_it_panics_or_is_done() {
+fn with_nobody_there_it_waits_and_is_not_done() {
     for strategy in ALL {
         let mut world = World::new(strategy, Vec::new());
         world.run_for(seconds(3600));
@@ -76,7 +76,7 @@ fn with_nobody_there_it_panics_or_is_done() {
 }
 
 #[test]
-fn a_quiet_chain_is_a_poor_peer() {
+fn a_quiet_chain_makes_no_poor_peer() {
     for strategy in ALL {
         let trunk = chain(50);
         let mut world = World::new(strategy, vec![Model::honest(&trunk); 3]);

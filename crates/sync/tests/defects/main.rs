@@ -1,5 +1,5 @@
-//! Defects of published systems that sync by lists, by index and by slot, each a test that it is none here. Peers, sink and
-//! clock are simulated; only the public interface is used.
+//! Defects of published systems that sync by lists, by index and by slot, each a test that it is not here. Peers, sink and
+//! clock are simulated; only the public interface is used. `driver` runs the whole layer over a network within the process.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::time::Duration;
@@ -18,6 +18,7 @@ use tree::Tree;
 use world::World;
 
 mod block;
+mod driver;
 mod heights;
 mod inventory;
 mod orphans;

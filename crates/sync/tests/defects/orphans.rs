@@ -2,7 +2,7 @@
 
 use std::{thread, time::Instant};
 
-use tipward_sync::{Orphan, OrphanOptions, OrphanPool};
+use tipward_sync::{Orphan, OrphanOptions, OrphanPool, peer::Reply};
 
 use super::*;
 
@@ -17,7 +17,7 @@ fn orphan(n: u64, parent: u64, peer: u64) -> Orphan<()> {
 }
 
 #[test]
-fn one_peer_flushes_the_orphans_of_others() {
+fn one_peer_flushes_its_own_orphans_only() {
     let now = Instant::now();
     let mut pool = OrphanPool::new(OrphanOptions::default());
     for n in 0..150 {
@@ -32,7 +32,7 @@ fn one_peer_flushes_the_orphans_of_others() {
 }
 
 #[test]
-fn recursion_in_the_release_of_orphans() {
+fn deep_orphans_are_released_without_recursion() {
     let deep = || {
         let options =
             OrphanOptions { max_count: usize::MAX, max_bytes: u64::MAX, ..OrphanOptions::default() };
@@ -54,7 +54,7 @@ fn recursion_in_the_release_of_orphans() {
 }
 
 #[test]
-fn an_orphan_asks_for_one_of_its_missing_parents_only() {
+fn an_orphan_asks_for_all_of_its_missing_parents() {
     let trunk = chain(1);
     let sides = [SimBlock::new(trunk[1].hash, 2, 5), SimBlock::new(trunk[1].hash, 2, 6)];
     let merge = SimBlock::merging([sides[0].hash, sides[1].hash], 3);
@@ -63,7 +63,7 @@ fn an_orphan_asks_for_one_of_its_missing_parents_only() {
     let mut world = World::new(LISTS, vec![Model::honest(&trunk), silent]);
     world.runs_to(&trunk);
     world.peers.get_mut(&PeerId(1)).unwrap().model.chain.push(merge.clone());
-    world.say(1, tipward_sync::peer::Reply::Announced(vec![merge.hash]));
+    world.say(1, Reply::Announced(vec![merge.hash]));
     world.run_for(seconds(2));
     assert!(!world.asked(&merge).is_empty());
     for side in &sides {
@@ -72,7 +72,7 @@ fn an_orphan_asks_for_one_of_its_missing_parents_only() {
 }
 
 #[test]
-fn an_orphan_that_fails_the_checks_enters() {
+fn an_orphan_that_fails_the_checks_never_enters() {
     let trunk = chain(2);
     let mut bad = SimBlock::new(trunk[2].hash, 3, 1);
     let mut bytes = bad.bytes.to_vec();
@@ -92,7 +92,7 @@ fn an_orphan_that_fails_the_checks_enters() {
 }
 
 #[test]
-fn orphans_go_with_the_peer_that_brought_them() {
+fn orphans_stay_when_their_peer_leaves() {
     let trunk = chain(20);
     let mut lacking = Model::honest(&trunk);
     (lacking.lists, lacking.skips) = (false, (1..20).collect());

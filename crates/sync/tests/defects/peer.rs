@@ -15,6 +15,8 @@ use super::*;
 
 /// In how large parts what follows the start of a block comes.
 const PART: u64 = 1 << 20;
+/// After how many bytes of a part it is told how far it has come.
+const TELL: u64 = 64 << 10;
 /// How many hashes a list has at most.
 const LIST: usize = 500;
 
@@ -178,8 +180,14 @@ impl Peer {
             } else {
                 zeros.slice(..(block.size - offset).min(PART) as usize)
             };
-            self.free_at += Duration::from_secs_f64(bytes.len() as f64 / self.model.rate);
             let length = bytes.len() as u64;
+            // As the link does it: told between parts, of all bytes of the block so far.
+            for received in (TELL..length).step_by(TELL as usize) {
+                let at = self.free_at + Duration::from_secs_f64(received as f64 / self.model.rate);
+                let progress = Reply::Progress { received: offset + received };
+                replies.push((at + self.model.latency, Input::Reply(id, progress)));
+            }
+            self.free_at += Duration::from_secs_f64(length as f64 / self.model.rate);
             let part = BlockPart {
                 block: block.hash,
                 download: DownloadId(self.served as u64),

@@ -3,7 +3,21 @@
 use super::*;
 
 #[test]
-fn best_stored_is_the_highest_and_not_the_contiguous() {
+fn a_block_skipped_once_is_asked_for_again() {
+    let trunk = chain(500);
+    let mut skipping = Model::honest(&trunk);
+    skipping.skips_once = [1, 3, 4, 77, 150, 151, 399, 500].into();
+    for others in [1, 3] {
+        let mut models = vec![skipping.clone()];
+        models.extend(vec![Model::honest(&trunk); others]);
+        let mut world = World::new(RANGES, models);
+        world.runs_to(&trunk);
+        assert!(world.elapsed() < seconds(120), "took {:?}", world.elapsed());
+    }
+}
+
+#[test]
+fn the_frontier_is_the_contiguous_and_not_the_highest() {
     let trunk = chain(200);
     let mut holed = Model::honest(&trunk);
     // Block 5 is nowhere for ten seconds.
@@ -19,7 +33,7 @@ fn best_stored_is_the_highest_and_not_the_contiguous() {
 }
 
 #[test]
-fn a_late_block_is_applied_out_of_order() {
+fn a_late_block_is_applied_in_its_turn() {
     let trunk = chain(400);
     // One whose answers come backwards, and one so late that others were asked meanwhile.
     let reversing = Model { reverses: true, ..Model::honest(&trunk) };
@@ -33,7 +47,7 @@ fn a_late_block_is_applied_out_of_order() {
 }
 
 #[test]
-fn phantom_requests_after_a_lie_about_the_height() {
+fn a_lie_about_the_height_makes_no_phantom_requests() {
     let trunk = chain(300);
     let lying = Model { claim: Some(1_000_000), ..Model::honest(&trunk) };
     let mut world = World::new(RANGES, vec![lying, Model::honest(&trunk)]);
@@ -48,7 +62,7 @@ fn phantom_requests_after_a_lie_about_the_height() {
 }
 
 #[test]
-fn a_popped_block_is_lost_when_it_cannot_be_applied() {
+fn a_block_that_could_not_be_applied_comes_again() {
     let trunk = chain(300);
     // The chain does not take it the first time.
     let mut world = World::new(RANGES, vec![Model::honest(&trunk); 2]);
@@ -65,7 +79,7 @@ fn a_popped_block_is_lost_when_it_cannot_be_applied() {
 }
 
 #[test]
-fn a_question_is_longer_than_any_peer_answers() {
+fn no_question_is_longer_than_peers_answer() {
     let trunk = chain(2000);
     let fast = Model { rate: 10e6, latency: millis(1), ..Model::honest(&trunk) };
     let mut world = World::new(RANGES, vec![fast; 3]);
@@ -78,7 +92,7 @@ fn a_question_is_longer_than_any_peer_answers() {
 }
 
 #[test]
-fn peers_bring_the_same_ranges() {
+fn peers_bring_different_ranges() {
     let trunk = chain(1000);
     let mut world = World::new(RANGES, vec![Model::honest(&trunk); 4]);
     world.runs_to(&trunk);

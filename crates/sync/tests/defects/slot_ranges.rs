@@ -16,7 +16,7 @@ fn side(of: &[SimBlock], fork: usize, length: u64, pace: u64) -> Vec<SimBlock> {
 }
 
 #[test]
-fn a_shorter_chain_with_a_higher_slot_never_ends() {
+fn a_shorter_chain_with_a_higher_slot_ends() {
     let best = trunk(200);
     let sparse = side(&best, 100, 50, 20);
     assert!(sparse.last().unwrap().index > best.last().unwrap().index && sparse.len() < best.len());
@@ -31,7 +31,7 @@ fn a_shorter_chain_with_a_higher_slot_never_ends() {
 }
 
 #[test]
-fn descendants_of_a_rejected_block_are_offered() {
+fn descendants_of_a_rejected_block_are_not_offered() {
     let good = trunk(60);
     let mut bad = good[..=40].to_vec();
     bad.push(SimBlock::invalid(good[40].hash, 121, 5));
@@ -45,7 +45,7 @@ fn descendants_of_a_rejected_block_are_offered() {
 }
 
 #[test]
-fn a_fork_below_our_tip_is_never_linked() {
+fn a_fork_below_our_tip_is_linked() {
     let ours = trunk(100);
     // More blocks, that leave ours below our tip; no peer has the whole way to ours.
     let theirs = side(&ours, 60, 80, 3);
@@ -65,7 +65,7 @@ fn a_fork_below_our_tip_is_never_linked() {
 }
 
 #[test]
-fn a_walk_back_has_no_end() {
+fn a_walk_back_has_an_end() {
     let ours = trunk(100);
     // Longer than what may be filled, or below what is irreversible.
     let far = slots(&ours, 0, 2, (1..=300).map(|n| 500 + n));
@@ -90,7 +90,7 @@ fn a_walk_back_has_no_end() {
 }
 
 #[test]
-fn a_trusted_block_that_nobody_has_is_waited_for() {
+fn a_trusted_block_that_nobody_has_ends_the_sync() {
     let (chain, other) = (trunk(100), side(&trunk(100), 20, 90, 3));
     let mut world = World::with(
         options(SLOTS),
@@ -103,7 +103,7 @@ fn a_trusted_block_that_nobody_has_is_waited_for() {
 }
 
 #[test]
-fn an_invalid_past_is_taken() {
+fn an_invalid_past_ends_the_sync() {
     let mut bad = trunk(10);
     bad.push(SimBlock::invalid(bad[10].hash, 31, 5));
     let chain = slots(&bad, 11, 5, (1..=60).map(|n| 40 + n));

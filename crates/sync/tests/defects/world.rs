@@ -35,6 +35,8 @@ pub(crate) struct World {
     pub(crate) penalised: Vec<(PeerId, String)>,
     /// When it was told to be synced.
     pub(crate) synced: Vec<(Duration, BlockId)>,
+    /// The reorgs that it was told of: the tip that was left, and the last block that stays.
+    pub(crate) reorgs: Vec<(BlockHash, BlockHash)>,
     pub(crate) failed: Option<String>,
     pub(crate) most_buffered: u64,
     idle_ticks: u32,
@@ -65,6 +67,7 @@ impl World {
             dropped: Vec::new(),
             penalised: Vec::new(),
             synced: Vec::new(),
+            reorgs: Vec::new(),
             failed: None,
             most_buffered: 0,
             idle_ticks: 0,
@@ -219,6 +222,7 @@ impl World {
             }
             Output::Abort(_) => self.give_sink(),
             Output::Event(Event::Synced { tip }) => self.synced.push((self.elapsed(), tip)),
+            Output::Event(Event::Reorg { old_tip, common }) => self.reorgs.push((old_tip.hash, common.hash)),
             Output::Event(_) | Output::Headers(_) | Output::Stopped => {}
             Output::Failed(reason) => self.failed = Some(reason.to_string()),
         }
@@ -239,6 +243,14 @@ impl World {
         if let Some(time) = self.sink {
             self.sink_free_at = self.sink_free_at.max(self.now) + time;
             self.later(self.sink_free_at, Input::Delivered(1));
+        }
+    }
+
+    /// The sink does what it was given from now on, and all that it was given before.
+    pub(crate) fn free_sink(&mut self) {
+        self.sink = Some(Duration::ZERO);
+        if self.with_sink > 0 {
+            self.later(self.now, Input::Delivered(self.with_sink));
         }
     }
 
