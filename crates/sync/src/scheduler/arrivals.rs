@@ -20,6 +20,8 @@ const AVERAGED: u64 = 32;
 const TELL_INTERVAL: Duration = Duration::from_millis(100);
 /// A flow that takes blocks is told of no less than so many bytes: who sends a byte a second is as good as silent.
 const TELL_BYTES: u64 = 200;
+/// Some who are asked for a block need not bring it any more.
+const MANY: u8 = u8::MAX;
 
 impl Scheduler {
     pub(super) fn part(&mut self, now: Instant, id: PeerId, part: BlockPart, chain: &mut dyn Chain) {
@@ -104,6 +106,9 @@ impl Scheduler {
             seen: std::mem::take(&mut peer.early),
             mode: if is_needed { Mode::Wait } else { Mode::Drain },
         });
+        if was_asked && takes_heads {
+            self.tell_flow(now, FlowInput::Passes(id, part.block), chain);
+        }
         if is_put_off {
             self.lapse(id, |flight| flight.hash == part.block);
         }
@@ -184,9 +189,19 @@ impl Scheduler {
             (Mode::Collect | Mode::Wait, Place::Unknown) if is_whole && has_room => {
                 let (parts, transactions, size) = (arriving.parts, end.transactions, end.size);
                 let arrived = Arrived { hash: end.block, parts, transactions, size, served_by: id };
+                // Its place may have been found meanwhile, and this may be all that comes of it.
+                let place = chain.find(end.block).filter(|at| self.window.is_missing(at.height, end.block));
+                let is_streamed = |height| self.stream.is_some() && self.is_front(Place::Height(height));
+                if let Some(place) = place.filter(|place| !is_streamed(place.height)) {
+                    self.complete(now, arrived.clone().into_block(place.height));
+                    self.call_off(now, end.block, MANY);
+                }
                 self.tell_flow(now, FlowInput::Block(arrived), chain);
             }
             (Mode::Wait, Place::Unknown) if is_whole => {
+                if let Some(flight) = flight.filter(|flight| !flight.is_lapsed) {
+                    self.window.give_back(flight.height, flight.hash);
+                }
                 self.tell_flow(now, FlowInput::Missing(id, vec![end.block]), chain);
             }
             (Mode::Drain, _) | (Mode::Wait, Place::Height(_)) if is_whole || arriving.mode == Mode::Drain => {

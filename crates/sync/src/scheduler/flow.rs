@@ -101,7 +101,7 @@ impl Flow {
     /// Whether the flow makes do with the header of a block that has no room: known, its body is fetched in its turn. Then no
     /// peer is held with a block that may have to wait for one that would come after it.
     pub(crate) fn takes_heads(&self) -> bool {
-        matches!(self, Self::Range(_))
+        matches!(self, Self::Range(_) | Self::Slots(_))
     }
 
     /// Whether the flow finds blocks by getting them.
@@ -132,6 +132,9 @@ pub(crate) enum FlowInput {
     /// A block has begun to come that has no room before its place is known. Its body is not kept. For flows that
     /// [want that](Flow::takes_heads).
     NoRoom(PeerId, BlockHead),
+    /// A block of the tree has begun to come from this peer, which the scheduler has asked for itself. The flow does not get
+    /// it, although it may be part of an answer to the flow. For flows that [want heads](Flow::takes_heads).
+    Passes(PeerId, BlockHash),
     /// A peer has answered the oldest open question for a range.
     RangeEnd(PeerId),
     /// A peer can't be asked this.

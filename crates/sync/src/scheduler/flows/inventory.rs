@@ -167,7 +167,7 @@ impl InventoryFlow {
                 return;
             }
             FlowInput::RangeEnd(_) => return,
-            FlowInput::Room | FlowInput::NoRoom(..) => {}
+            FlowInput::Room | FlowInput::NoRoom(..) | FlowInput::Passes(..) => {}
             FlowInput::Known(hash) => self.requests.done(hash),
             FlowInput::Connected(id, info) => self.connected(now, id, info.claimed_height),
             FlowInput::Disconnected(id) => self.forget(now, id, Left::ByItself),

@@ -144,6 +144,7 @@ impl RangeFlow {
             FlowInput::Missing(id, blocks) => self.missing(id, &blocks, context.chain),
             // What is there is worked out anew in any case.
             FlowInput::Room | FlowInput::Known(_) => {}
+            FlowInput::Passes(..) => return,
             FlowInput::Tick => {
                 self.checked = Some(now);
                 self.check_late(now);
