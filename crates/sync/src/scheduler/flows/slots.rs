@@ -211,11 +211,10 @@ impl SlotFlow {
             let may_tell = !peer.has_told && peer.strikes == 0;
             !is_resting && !is_late && (may_tell || peer.is_ahead(self.tip.1))
         };
-        let is_stopped = self.tip.0.height >= self.options.stop_at;
         let is_idle =
             self.walk.is_none() && self.orphans.len() == 0 && !matches!(self.anchor, Anchor::Loose { .. });
         let peers = || self.peers.values();
-        peers().any(is_heard) && (is_stopped || is_idle && !peers().any(has_more))
+        peers().any(is_heard) && (self.is_stopped() || is_idle && !peers().any(has_more))
     }
 
     /// Blocks that wait for their parents, in bytes.

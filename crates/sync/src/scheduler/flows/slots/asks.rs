@@ -30,14 +30,15 @@ enum Line {
 impl SlotFlow {
     /// Asks whoever can be asked for what it is wanted to bring.
     pub(super) fn ask(&mut self, now: Instant, context: &FlowContext<'_>) {
-        if !context.may_ask || self.tip.0.height >= self.options.stop_at {
+        if !context.may_ask {
             return;
         }
         let free: Vec<PeerId> =
             self.peers.iter().filter(|(_, peer)| peer.is_free(now)).map(|(&id, _)| id).collect();
+        let has_room = !self.is_stopped() && self.room(context) > 0;
         let may_lead = |id: &PeerId| {
             let peer = self.peers.get(id).filter(|peer| peer.is_ahead(self.tip.1));
-            peer.is_some_and(|peer| self.line(peer, context.chain) == Line::Ours)
+            has_room && peer.is_some_and(|peer| self.line(peer, context.chain) == Line::Ours)
         };
         let (able, others): (Vec<_>, Vec<_>) = free.into_iter().partition(may_lead);
         self.ask_leader(now, able, context);
@@ -73,7 +74,13 @@ impl SlotFlow {
         let slot = self.tip.1;
         let low = peer.claimed.min(slot);
         let count = |room: usize| self.options.batch.min(u32::try_from(room).unwrap_or(u32::MAX));
-        if line == Line::Other && peer.is_ahead(slot) {
+        let has_room = !self.is_stopped() && self.room(context) > 0;
+        let few = if has_room { LOOK } else { 1 };
+        if line == Line::Ours && peer.is_ahead(slot) {
+            // It can't bring more now, but what is known, if it has that.
+            return (!has_room && peer.shown_slot < slot && !self.is_led(now)).then_some((slot, few));
+        }
+        if line == Line::Other && peer.is_ahead(slot) && !self.is_stopped() {
             let is_same = |other: &SlotPeer| {
                 let is_looked_at = |open: &Question| matches!(open.what, What::Look { .. });
                 other.claimed == peer.claimed
@@ -86,12 +93,12 @@ impl SlotFlow {
         }
         if line == Line::Unknown && peer.is_ahead(slot) {
             // Whoever leads may bring what it has.
-            return (!self.is_led(now)).then_some((low, LOOK));
+            return (!self.is_led(now)).then_some((low, few));
         }
-        if !peer.has_told {
-            return Some((low, LOOK));
+        if !peer.has_told && !peer.is_ahead(slot) {
+            return Some((low, few));
         }
-        if !peer.has_news || peer.deaf_until > now {
+        if self.is_stopped() || !peer.has_news || peer.deaf_until > now {
             return None;
         }
         let start = if peer.strayed.is_some() || peer.shown_slot < peer.claimed {
@@ -120,6 +127,11 @@ impl SlotFlow {
         if let Some(id) = self.leader {
             self.ask_slots(now, id, What::Lead { start: self.tip.1 + 1, count });
         }
+    }
+
+    /// Whether there is as much as is wanted.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.tip.0.height >= self.options.stop_at
     }
 
     /// Whether somebody is about to bring what follows our tip.

@@ -99,7 +99,6 @@ impl SlotFlow {
     pub(super) fn passes(&mut self, now: Instant, id: PeerId, hash: BlockHash, chain: &dyn Chain) {
         let (Some(peer), Some(slot)) = (self.peers.get_mut(&id), chain.slot(hash)) else { return };
         peer.passes(slot, now);
-        self.shows(id, hash, slot, false);
     }
 
     /// Offers a block to the chain, and then those that waited for it.
