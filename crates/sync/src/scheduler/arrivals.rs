@@ -13,7 +13,7 @@ use super::{
     flow::{Arrived, FlowInput},
     peers::{Arriving, Mode, Place},
 };
-use crate::{Block, BlockId, Chain, Order};
+use crate::{Block, BlockHead, BlockId, Chain, Order};
 
 /// Parts of fewer bytes are copied when they have to wait. What larger ones are slices of is at most 16 times as large.
 const SMALL_PART: usize = 256 << 10;
@@ -85,7 +85,9 @@ impl Scheduler {
         let was_asked = self.peers.get(&id).is_some_and(|peer| peer.flight(part.block).is_some());
         if was_asked && takes_heads {
             // The flow may have asked for it too, and takes what comes first for the answer.
-            self.tell_of_head(now, id, part, chain);
+            if let Some(head) = head_of(part, chain) {
+                self.tell_flow(now, FlowInput::Passes(id, head), chain);
+            }
         }
         let place = match self.peers.get(&id).map(|peer| peer.flight(part.block)) {
             None => return,
@@ -125,14 +127,6 @@ impl Scheduler {
         } else if is_large && place == Place::Unknown && self.flow.takes_blocks() && !takes_heads {
             let head = chain.read_head(&part.bytes);
             self.tell_flow(now, FlowInput::NoRoom { peer: id, block: part.block, head }, chain);
-        }
-    }
-
-    /// Tells the flow of a block whose body is not for it.
-    fn tell_of_head(&mut self, now: Instant, id: PeerId, part: &BlockPart, chain: &mut dyn Chain) {
-        let head = chain.read_head(&part.bytes).filter(|head| head.header.hash == part.block);
-        if let Some(head) = head {
-            self.tell_flow(now, FlowInput::NoRoom { peer: id, block: part.block, head: Some(head) }, chain);
         }
     }
 
@@ -235,7 +229,8 @@ impl Scheduler {
             (Some(part), Some(height))
                 if self.flow.takes_heads() && self.window.is_missing(height, arrived.hash) =>
             {
-                self.tell_of_head(now, arrived.served_by, part, chain);
+                let (peer, block, head) = (arrived.served_by, arrived.hash, head_of(part, chain));
+                self.tell_flow(now, FlowInput::NoRoom { peer, block, head }, chain);
                 self.complete(now, arrived.into_block(height), was_asked);
             }
             _ => self.tell_flow(now, FlowInput::Block(arrived), chain),
@@ -295,6 +290,11 @@ impl Scheduler {
             }
         }
     }
+}
+
+/// What a block says at its start, if that is what its hash stands for.
+fn head_of(start: &BlockPart, chain: &dyn Chain) -> Option<BlockHead> {
+    chain.read_head(&start.bytes).filter(|head| head.header.hash == start.block)
 }
 
 /// Copies small parts, so that a block which waits keeps no more in memory than itself: they are slices of what was read at once,

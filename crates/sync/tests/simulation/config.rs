@@ -139,6 +139,18 @@ fn limit(
     let fit = (options.byte_budget as f64 * blocks / bytes as f64 / 2.0).max(1.0);
     let by_bytes = blocks / fit * hosts.iter().map(round_trip).fold(0.0, f64::max);
     let alone = bytes as f64 / anchor.bandwidth as f64 + by_count.max(by_bytes);
+    let alone = match options.strategy {
+        // One peer of those on the best chain brings all of it, question after question, and stays that one while it brings
+        // anything: it may be the slowest, and the most distant.
+        Strategy::SlotRange { batch, .. } => {
+            let honest = || hosts.iter().filter(|host| host.is_honest());
+            let slowest = honest().map(|host| host.bandwidth).min().unwrap_or(anchor.bandwidth);
+            let farthest = honest().map(round_trip).fold(0.0, f64::max);
+            let questions = blocks / f64::from(batch).min(options.window as f64).min(fit);
+            alone.max(bytes as f64 / slowest as f64 + questions * farthest)
+        }
+        _ => alone,
+    };
     let sinking =
         sink.call.as_secs_f64() * blocks + sink.speed.map_or(0.0, |speed| bytes as f64 / speed as f64);
     let pauses: Duration = sink.pauses.iter().map(|(from, to)| *to - *from).sum();

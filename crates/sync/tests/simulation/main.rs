@@ -126,6 +126,11 @@ fn ranges() {
 }
 
 #[test]
+fn slot_ranges() {
+    run_seeds(Strategy::SlotRange { batch: 100, max_back_fill: 1000 }, 7);
+}
+
+#[test]
 fn different_seeds_give_different_traces() {
     let trace = |seed| run(Config::random(seed, Strategy::HeadersFirst)).map(|report| report.trace);
     assert_ne!(trace(0), trace(7));

@@ -34,6 +34,8 @@ pub(super) struct BackFill {
     rounds: u32,
     /// Nobody is asked before.
     again: Option<Instant>,
+    /// Who brought the orphan says that it has nothing below.
+    is_denied: bool,
 }
 
 /// A block on the way.
@@ -63,14 +65,23 @@ pub(super) struct WalkBounds {
 pub(super) enum End {
     /// The next block is in the tree: the way can be offered upwards.
     Linked,
-    /// It never will: the next block was rejected, or is too deep, or too far, or out of order.
+    /// It never will: the next block was rejected, or is too deep, or out of order.
     Hopeless,
+    /// It is longer than a walk may be.
+    TooFar,
 }
 
 impl BackFill {
     pub(super) fn new(orphan: Orphan, bounds: WalkBounds) -> Self {
-        let mut walk =
-            Self { steps: Vec::new(), bytes: 0, bounds, tried: BTreeSet::new(), rounds: 0, again: None };
+        let mut walk = Self {
+            steps: Vec::new(),
+            bytes: 0,
+            bounds,
+            tried: BTreeSet::new(),
+            rounds: 0,
+            again: None,
+            is_denied: false,
+        };
         walk.push(Step::from(orphan));
         walk
     }
@@ -112,6 +123,7 @@ impl BackFill {
         self.tried.clear();
         self.rounds = 0;
         self.again = None;
+        self.is_denied = false;
     }
 
     /// Walks as far as it goes without peers. `None` if a peer has to be asked.
@@ -129,6 +141,9 @@ impl BackFill {
             if is_rejected(parent) || self.is_hopeless() {
                 return Some(End::Hopeless);
             }
+            if self.room() == 0 {
+                return Some(End::TooFar);
+            }
             self.push(Step::from(orphans.take(parent)?));
         }
     }
@@ -138,7 +153,7 @@ impl BackFill {
         let Some(last) = lowest.next() else { return true };
         // Slots fall on the way down; so no way is endless.
         let is_out_of_order = lowest.next().is_some_and(|above| last.slot >= above.slot);
-        is_out_of_order || last.slot <= self.bounds.floor || self.room() == 0
+        is_out_of_order || last.slot <= self.bounds.floor
     }
 
     /// Whom to ask for the next block: one of these, the best first, who was not asked. When everybody was, all may be asked
@@ -150,6 +165,20 @@ impl BackFill {
         let next = able.find(|id| !self.tried.contains(id))?;
         self.tried.insert(next);
         Some(next)
+    }
+
+    pub(super) fn was_asked(&self, id: PeerId) -> bool {
+        self.tried.contains(&id)
+    }
+
+    /// A peer says that it has nothing of what is wanted next.
+    pub(super) fn denies(&mut self, id: PeerId) {
+        self.is_denied |= self.source() == Some(id);
+    }
+
+    /// Whether even who brought the orphan has nothing of what is wanted next.
+    pub(super) fn is_denied_by_source(&self) -> bool {
+        self.is_denied
     }
 
     /// A peer may be asked once more, in another way.

@@ -92,6 +92,7 @@ impl HeadersFlow {
             | FlowInput::Known(_)
             | FlowInput::Missing(..)
             | FlowInput::NoRoom { .. }
+            | FlowInput::Passes(..)
             | FlowInput::RangeEnd(_) => {
                 return;
             }

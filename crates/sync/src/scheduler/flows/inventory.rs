@@ -172,7 +172,7 @@ impl InventoryFlow {
             FlowInput::Held(id) => self.hold(now, id, true),
             FlowInput::Released(id) => self.hold(now, id, false),
             FlowInput::RangeEnd(_) => return,
-            FlowInput::Room => {}
+            FlowInput::Room | FlowInput::Passes(..) => {}
             FlowInput::Known(hash) => self.requests.done(hash),
             FlowInput::Connected(id, info) => self.connected(now, id, &info),
             FlowInput::Disconnected(id) => self.forget(now, id, Left::ByItself),

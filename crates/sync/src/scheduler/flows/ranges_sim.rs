@@ -263,6 +263,7 @@ fn input_peer(input: &FlowInput) -> Option<PeerId> {
         | FlowInput::Held(id)
         | FlowInput::Released(id)
         | FlowInput::NoRoom { peer: id, .. }
+        | FlowInput::Passes(id, _)
         | FlowInput::Progress(id) => Some(*id),
         FlowInput::Block(block) => Some(block.served_by),
         FlowInput::Tick | FlowInput::Room | FlowInput::Known(_) => None,

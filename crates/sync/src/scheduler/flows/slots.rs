@@ -1,17 +1,18 @@
-//! Blocks by slot, in rounds, and back-fill of what does not link.
+//! Blocks by slot, and back-fill of what does not link.
 //!
-//! In a round the peers are grouped by their tip: the slot that they claim, and the last block that they have shown. One peer
-//! of every group is asked for the blocks from the slot of our tip on; where it fails the next one goes on. What does not
-//! link waits, and when all groups are through, the highest of it is back-filled, until nothing is left. A round in which a
-//! group has brought nothing new ends the sync of its tip, so none goes on for ever. Claimed slots are hints.
+//! Peers that are on our best chain, as far as known, bring what follows its tip: one of them at a time, and the next one
+//! goes on where it fails. Of every other peer it is looked where its tip is. What does not link waits, and is back-filled,
+//! the highest first, when its peer has sent what it sends. A peer whose tip is known is not asked again before it tells of
+//! another, or for a while, which gets longer while nothing new comes; so nothing goes on for ever. Claimed slots are hints.
 //!
 //! A tree that starts at a trusted block gets the past below it when everything else is there.
 
+mod asks;
 mod offers;
 pub(super) mod orphans;
 mod past;
 mod peer;
-mod rounds;
+mod walks;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -28,11 +29,10 @@ use super::{
     backfill::BackFill,
 };
 use crate::{BlockId, Chain, SyncOptions};
-use offers::{Heights, Rejected};
+use offers::Rejected;
 use orphans::Orphans;
 use past::PastWalk;
-use peer::{MAX_REST, Open, SlotPeer, Standing};
-use rounds::Download;
+use peer::{Late, MAX_REST, SlotPeer, Standing};
 
 /// How long peers are given to show a chain with the trusted block, from when the first one was seen not to have it.
 const TRUST_TIME: Duration = Duration::from_secs(64);
@@ -43,12 +43,12 @@ pub(crate) struct SlotFlow {
     options: Bounds,
     rng: fastrand::Rng,
     peers: BTreeMap<PeerId, SlotPeer>,
-    phase: Phase,
-    /// The groups of this round.
-    groups: Vec<Vec<PeerId>>,
+    /// Who was asked last for what follows our tip.
+    leader: Option<PeerId>,
     orphans: Orphans,
+    /// From one of the orphans down to the tree.
+    walk: Option<BackFill>,
     rejected: Rejected,
-    heights: Heights,
     /// The chain's tip, and its slot.
     tip: (BlockId, u64),
     anchor: Anchor,
@@ -71,15 +71,6 @@ struct Bounds {
     poll_interval: Duration,
     max_strikes: u32,
     stop_at: u64,
-}
-
-#[derive(Debug)]
-enum Phase {
-    Idle,
-    /// Every group brings what it has.
-    Downloading(Vec<Download>),
-    /// One orphan after the other is linked.
-    BackFilling(Option<BackFill>),
 }
 
 /// Whether a tree that starts at a trusted block is on the peers' chain.
@@ -109,15 +100,15 @@ impl SlotFlow {
                 stall_timeout: options.stall_timeout,
                 poll_interval: options.header_interval,
                 max_strikes: options.max_strikes,
-                stop_at: options.stop_at.unwrap_or(u64::MAX),
+                // What is held back for now has to be there to be counted.
+                stop_at: options.stop_at.map_or(u64::MAX, |stop| stop.saturating_add(options.stay_behind)),
             },
             rng: fastrand::Rng::with_seed(seed),
             peers: BTreeMap::new(),
-            phase: Phase::Idle,
-            groups: Vec::new(),
+            leader: None,
             orphans: Orphans::default(),
+            walk: None,
             rejected: Rejected::default(),
-            heights: Heights::default(),
             tip: (BlockId { height: 0, hash: BlockHash::ZERO }, 0),
             anchor: Anchor::Unknown,
             past: PastWalk::default(),
@@ -137,19 +128,24 @@ impl SlotFlow {
         match input {
             FlowInput::Connected(id, info) => {
                 self.peers.insert(id, SlotPeer::new(&info, self.options.stall_timeout, now));
+                // It can be asked for known blocks at once.
+                self.outputs.push_back(FlowOutput::ShowsNothing(id));
             }
             FlowInput::Disconnected(id) => self.forget(id),
             FlowInput::Block(block) => self.block(now, block, context),
             FlowInput::Height(id, slot) => {
                 if let Some(peer) = self.peers.get_mut(&id) {
-                    peer.claimed = slot;
+                    peer.claims(slot);
                 }
             }
             FlowInput::Announced(id, blocks) => self.announced(id, blocks.last().copied(), context.chain),
             FlowInput::Headers { peer, headers, .. } => {
                 self.announced(peer, headers.last().map(|header| header.hash), context.chain);
             }
-            FlowInput::Missing(id, _) | FlowInput::NoRoom { peer: id, .. } => self.missing(id),
+            FlowInput::Missing(id, blocks) => self.denied(id, &blocks),
+            FlowInput::NoRoom { peer, head: Some(head), .. } => self.arrived(now, peer, head, None, context),
+            FlowInput::NoRoom { peer, block, head: None } => self.denied(peer, &[block]),
+            FlowInput::Passes(id, head) => self.passes(now, id, head.header.hash, context.chain),
             FlowInput::RangeEnd(id) => self.range_end(now, id),
             FlowInput::Unsupported(id, want) => self.unsupported(now, id, &want),
             FlowInput::Progress(id) => {
@@ -169,6 +165,13 @@ impl SlotFlow {
         self.go_on(now, context);
     }
 
+    /// The peer does not bring these blocks.
+    fn denied(&mut self, id: PeerId, blocks: &[BlockHash]) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.denies(blocks);
+        }
+    }
+
     /// The next thing to do.
     pub(crate) fn poll(&mut self) -> Option<FlowOutput> {
         self.outputs.pop_front()
@@ -181,17 +184,15 @@ impl SlotFlow {
         }
         let of_peer = |peer: &SlotPeer| {
             let deaf = peer.has_news.then_some(peer.deaf_until);
-            [peer.late_at(), Some(peer.rests_until), Some(peer.poll_at), deaf]
+            let late = peer.late_at().map(|(at, _)| at);
+            [late, peer.hands_over_at(), Some(peer.rests_until), Some(peer.poll_at), deaf]
         };
         let peers = self.peers.values().flat_map(of_peer).flatten();
         let anchor = match self.anchor {
             Anchor::Loose { since: Some(since), .. } => Some(since + TRUST_TIME),
             Anchor::Loose { .. } | Anchor::Unknown | Anchor::Fast => None,
         };
-        let walk = match &self.phase {
-            Phase::BackFilling(Some(walk)) => walk.deadline(),
-            Phase::BackFilling(None) | Phase::Idle | Phase::Downloading(_) => None,
-        };
+        let walk = self.walk.as_ref().and_then(BackFill::deadline);
         let others = [anchor, walk, self.past.deadline()].into_iter().flatten();
         // What was due at the last look was acted on, or has to wait for something else.
         peers.chain(others).filter(|&at| Some(at) > self.checked).min()
@@ -208,44 +209,28 @@ impl SlotFlow {
     pub(crate) fn is_caught_up(&self) -> bool {
         let is_heard = |peer: &SlotPeer| peer.standing == Standing::Heard;
         let has_more = |peer: &SlotPeer| {
-            // Whoever rests has failed, or its tips have.
+            // Whoever rests has failed, and whoever trickles never ends.
             let is_resting = self.checked.is_some_and(|checked| peer.rests_until > checked);
-            !is_resting && (peer.standing == Standing::Fresh || peer.is_ahead(self.tip.1))
+            let is_late = peer.standing == Standing::Fresh && peer.is_slow(self.checked);
+            let may_tell = !peer.has_told && peer.strikes == 0;
+            !is_resting && !is_late && (may_tell || peer.is_ahead(self.tip.1))
         };
-        let is_stopped = self.tip.0.height >= self.options.stop_at;
-        let is_idle = match &self.phase {
-            Phase::Idle | Phase::BackFilling(None) => true,
-            Phase::Downloading(downloads) => downloads.iter().all(|download| download.is_poll),
-            Phase::BackFilling(Some(_)) => false,
-        };
-        let is_idle = is_idle && !matches!(self.anchor, Anchor::Loose { .. });
+        let is_idle =
+            self.walk.is_none() && self.orphans.len() == 0 && !matches!(self.anchor, Anchor::Loose { .. });
         let peers = || self.peers.values();
-        is_idle && peers().any(is_heard) && (is_stopped || !peers().any(has_more))
+        peers().any(is_heard) && (self.is_stopped() || is_idle && !peers().any(has_more))
     }
 
     /// Blocks that wait for their parents, in bytes.
     pub(crate) fn buffered_bytes(&self) -> u64 {
-        let walk = match &self.phase {
-            Phase::BackFilling(Some(walk)) => walk.bytes(),
-            Phase::BackFilling(None) | Phase::Idle | Phase::Downloading(_) => 0,
-        };
-        self.orphans.bytes() + walk
+        self.orphans.bytes() + self.walk.as_ref().map_or(0, BackFill::bytes)
     }
 
     /// Does whatever can be done now.
     fn go_on(&mut self, now: Instant, context: &mut FlowContext<'_>) {
-        // Phases follow each other; each of these ends one or waits.
-        while !self.has_failed {
-            let is_over = match self.phase {
-                Phase::Idle => self.begin_round(now, context),
-                Phase::Downloading(_) => self.download(now, context),
-                Phase::BackFilling(_) => self.back_fill(now, context),
-            };
-            if !is_over {
-                break;
-            }
-        }
+        self.back_fill(now, context);
         if !self.has_failed {
+            self.ask(now, context);
             self.check_anchor();
             self.ask_past(now, context);
         }
@@ -263,7 +248,7 @@ impl SlotFlow {
     /// Fails when the peers had their time and none of them has the trusted block.
     fn check_anchor(&mut self) {
         let Anchor::Loose { at, since: Some(since) } = self.anchor else { return };
-        let is_idle = matches!(self.phase, Phase::Idle);
+        let is_idle = self.walk.is_none();
         let is_time = self.checked.is_some_and(|checked| since + TRUST_TIME <= checked);
         if is_idle && is_time && self.peers.values().any(|peer| peer.standing == Standing::Strange) {
             self.fail(UnlinkedCheckpoint(at));
@@ -280,6 +265,7 @@ impl SlotFlow {
         if let (Some(peer), Some(hash)) = (self.peers.get_mut(&id), last) {
             let is_known = chain.fork_point(hash).is_some() || self.rejected.contains(hash);
             peer.has_news |= !is_known;
+            peer.has_announced |= !is_known;
         }
     }
 
@@ -291,13 +277,17 @@ impl SlotFlow {
 
     /// Takes the questions back that are not answered in time.
     fn check_late(&mut self, now: Instant) {
-        let is_late = |peer: &SlotPeer| peer.late_at().is_some_and(|at| at <= now);
-        let late: Vec<_> = self.peers.iter().filter(|(_, peer)| is_late(peer)).map(|(&id, _)| id).collect();
-        for id in late {
-            if let Some(peer) = self.peers.get_mut(&id) {
-                peer.give_up();
+        let late = |(&id, peer): (&PeerId, &SlotPeer)| {
+            let (_, late) = peer.late_at().filter(|(at, _)| *at <= now)?;
+            Some((id, late))
+        };
+        for (id, late) in self.peers.iter().filter_map(late).collect::<Vec<_>>() {
+            let Some(peer) = self.peers.get_mut(&id) else { continue };
+            peer.give_up();
+            match late {
+                Late::Silent => self.failed(now, id, Fault::Stalled),
+                Late::Endless => peer.rest(now),
             }
-            self.failed(now, id, Fault::Stalled);
         }
         for peer in self.peers.values_mut().filter(|peer| peer.poll_at <= now) {
             peer.has_news = true;
@@ -309,8 +299,7 @@ impl SlotFlow {
     fn failed(&mut self, now: Instant, id: PeerId, fault: Fault) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.strikes += 1;
-        peer.rests_until = now + peer.patience;
-        peer.patience = (peer.patience * 2).min(MAX_REST);
+        peer.rest(now);
         if peer.strikes >= self.options.max_strikes {
             self.drop_peer(id, fault);
         }

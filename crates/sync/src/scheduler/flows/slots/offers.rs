@@ -1,21 +1,21 @@
 //! What becomes of a block that comes.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeSet, VecDeque},
     time::Instant,
 };
 
 use tipward_peer::{PeerId, Want, wire::BlockHash};
 
 use super::{
-    Anchor, Arrived, Fault, FlowContext, FlowOutput, Open, SlotFlow, orphans::Orphan, peer::SlotPeer,
+    Anchor, Arrived, Fault, FlowContext, FlowOutput, SlotFlow,
+    orphans::Orphan,
+    peer::{Asked, What},
 };
-use crate::{Accepted, Chain, RefusedHeaders, scheduler::flows::backfill::Step};
+use crate::{Accepted, BlockHead, Chain, RefusedHeaders, scheduler::flows::backfill::Step};
 
 /// How many rejected blocks are remembered.
 const MAX_REJECTED: usize = 16_384;
-/// Of how many blocks beside the best chain the heights are remembered.
-const MAX_HEIGHTS: usize = 16_384;
 
 /// Blocks that are not to be offered again, the last ones.
 #[derive(Debug, Default)]
@@ -41,65 +41,64 @@ impl Rejected {
     }
 }
 
-/// The heights of the last blocks that were accepted, for those beside the best chain.
-#[derive(Debug, Default)]
-pub(super) struct Heights {
-    heights: BTreeMap<BlockHash, u64>,
-    order: VecDeque<BlockHash>,
-}
-
-impl Heights {
-    /// The height of a block that was just accepted; `None` if its parent is a block beside the best chain from long ago.
-    fn of_new(&mut self, hash: BlockHash, parent: BlockHash, chain: &dyn Chain) -> Option<u64> {
-        let at = |hash| chain.fork_point(hash).filter(|point| point.hash == hash).map(|point| point.height);
-        let height =
-            at(hash).or_else(|| Some(at(parent).or_else(|| self.heights.get(&parent).copied())? + 1))?;
-        self.heights.insert(hash, height);
-        self.order.push_back(hash);
-        if self.order.len() > MAX_HEIGHTS
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.heights.remove(&oldest);
-        }
-        Some(height)
-    }
-}
-
 impl SlotFlow {
     pub(super) fn block(&mut self, now: Instant, block: Arrived, context: &mut FlowContext<'_>) {
-        let id = block.served_by;
-        let Some(peer) = self.peers.get_mut(&id) else { return }; // Dropped by us.
         self.average_size = (self.average_size * 7 + block.size) / 8;
         let head = context.chain.read_head(block.start()).filter(|head| head.header.hash == block.hash);
         // What can't be read is no answer: the time-out sees to it.
-        let Some((head, slot)) = head.and_then(|head| head.index.map(|slot| (head, slot))) else { return };
-        let hash = block.hash;
+        let Some(head) = head else { return };
+        self.arrived(now, block.served_by, head, Some(block), context);
+    }
+
+    /// A block came; of one that has no room there is its head only.
+    pub(super) fn arrived(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        head: BlockHead,
+        body: Option<Arrived>,
+        context: &mut FlowContext<'_>,
+    ) {
+        let (Some(peer), Some(slot)) = (self.peers.get_mut(&id), head.index) else { return }; // Or dropped by us.
+        let hash = head.header.hash;
         peer.alive = now;
         let asked = peer.answered(hash, slot, now, self.options.stall_timeout);
         if asked == Asked::ForPast || self.past.is_wanted(hash, context.chain) {
-            return self.past_block(&head, block, context);
+            return self.past_block(&head, body, context);
         }
+        let is_in_vain = self.rejected.contains(hash) || self.rejected.contains(head.header.parent);
+        let is_linked = context.chain.find(head.header.parent).is_some();
+        let is_known = context.chain.find(hash).is_some();
         if asked == Asked::ForSlots {
             peer.highest = peer.highest.max(slot);
-            let is_known = context.chain.fork_point(hash).is_some() || self.rejected.contains(hash);
-            self.came(id, slot, is_known);
+            if !is_linked && !is_known {
+                peer.strayed = peer.strayed.max(Some(slot));
+            }
         }
-        let step = Step { header: head.header, slot, server: id, body: Some(block) };
+        let step = Step { header: head.header, slot, server: id, body };
         let Some(step) = self.is_on_the_way(step) else { return };
-        let is_linked = context.chain.fork_point(step.header.parent).is_some();
-        if is_linked || context.chain.fork_point(hash).is_some() || asked != Asked::Never {
+        if is_linked || is_known || asked != Asked::Never {
             self.offer(step, context);
         } else if let Some(peer) = self.peers.get_mut(&id) {
             // Who has it has more than we.
-            peer.has_news |= !self.rejected.contains(hash);
+            peer.has_news |= !is_in_vain;
         }
-        if self.rejected.contains(hash) && asked == Asked::ForSlots && self.peers.contains_key(&id) {
+        if is_in_vain && asked == Asked::ForSlots {
             // What follows in its answer builds on it.
+            self.is_strange(now, Some(id));
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.give_up();
+                peer.has_told = true;
+                peer.ended = peer.ended.max(Some(peer.claimed));
             }
             self.failed(now, id, Fault::BadRange);
         }
+    }
+
+    /// A block of the tree came from this peer, and the scheduler has it.
+    pub(super) fn passes(&mut self, now: Instant, id: PeerId, hash: BlockHash, chain: &dyn Chain) {
+        let (Some(peer), Some(slot)) = (self.peers.get_mut(&id), chain.slot(hash)) else { return };
+        peer.passes(slot, now);
     }
 
     /// Offers a block to the chain, and then those that waited for it.
@@ -107,7 +106,7 @@ impl SlotFlow {
         let mut next = vec![step];
         while let Some(step) = next.pop() {
             let (hash, parent, server) = (step.header.hash, step.header.parent, step.server);
-            if context.chain.fork_point(hash).is_some() {
+            if context.chain.find(hash).is_some() {
                 self.shows(server, hash, step.slot, false);
                 continue;
             }
@@ -115,7 +114,7 @@ impl SlotFlow {
                 self.reject(hash);
                 continue;
             }
-            if context.chain.fork_point(parent).is_none() {
+            if context.chain.find(parent).is_none() {
                 self.keep(step, context);
                 continue;
             }
@@ -148,9 +147,8 @@ impl SlotFlow {
         if !is_taken {
             return false;
         }
-        let height = self.heights.of_new(hash, step.header.parent, chain);
-        if let (Some(body), Some(height), true) = (step.body, height, is_new) {
-            self.outputs.push_back(FlowOutput::Body(body.into_block(height)));
+        if let (Some(body), Some(id), true) = (step.body, chain.find(hash), is_new) {
+            self.outputs.push_back(FlowOutput::Body(body.into_block(id.height)));
         }
         self.shows(step.server, hash, step.slot, is_new);
         true
@@ -163,6 +161,7 @@ impl SlotFlow {
         if is_new {
             (peer.was_useful, peer.unlinked) = (true, 0);
         }
+        peer.strayed = peer.strayed.filter(|&strayed| strayed > slot);
         if slot >= peer.shown_slot {
             (peer.shown, peer.shown_slot) = (Some(hash), slot);
             self.outputs.push_back(FlowOutput::Shows(id, hash));
@@ -187,25 +186,18 @@ impl SlotFlow {
     /// The peer has said all that it says to its oldest question.
     pub(super) fn range_end(&mut self, now: Instant, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        if peer.owed > 0 {
-            peer.owed -= 1;
-            return;
-        }
         peer.alive = now;
-        match peer.open.take() {
-            Some(Open::Slots { .. }) => self.slots_end(now, id),
-            // Whether it brought anything is seen from what is wanted next.
-            Some(Open::Ancestors { .. } | Open::Past { .. }) | None => {}
-            block @ Some(Open::Block(_)) => peer.open = block,
-        }
-    }
-
-    /// The peer does not have the block that it was asked for.
-    pub(super) fn missing(&mut self, id: PeerId) {
-        if let Some(peer) = self.peers.get_mut(&id)
-            && matches!(peer.open, Some(Open::Block(_)))
-        {
-            peer.open = None;
+        let Some(question) = peer.ends() else { return };
+        match question.what {
+            What::Lead { .. } | What::Look { .. } => self.slots_end(now, id, &question),
+            // Else what it brought is seen from what is wanted next.
+            What::Ancestors(of) if question.came == 0 && !question.is_denied => {
+                let walk = self.walk.as_mut();
+                if let Some(walk) = walk.filter(|walk| walk.lowest().is_some_and(|(at, _)| at == of)) {
+                    walk.denies(id);
+                }
+            }
+            What::Ancestors(_) | What::Block(_) | What::Past => {}
         }
     }
 
@@ -215,57 +207,18 @@ impl SlotFlow {
         match want {
             Want::Ancestors { .. } => {
                 peer.knows_ancestors = false;
-                peer.open = None;
+                peer.refuses();
                 // It can be asked by hash.
                 self.untry(id);
             }
             Want::SlotRange { .. } => {
-                peer.open = None;
-                peer.ended = Some(u64::MAX);
+                peer.refuses();
+                (peer.ended, peer.has_told) = (Some(u64::MAX), true);
                 peer.rests_until = now + self.options.stall_timeout;
                 peer.deaf_until = now + super::MAX_REST;
             }
-            Want::Blocks(_) => peer.open = None,
+            Want::Blocks(blocks) => peer.denies(blocks),
             _ => {}
         }
-    }
-}
-
-/// What a block was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
-    Never,
-    ForSlots,
-    ForAncestors,
-    ForPast,
-}
-
-impl SlotPeer {
-    /// A block came from the peer.
-    fn answered(&mut self, hash: BlockHash, slot: u64, now: Instant, patience: std::time::Duration) -> Asked {
-        let asked = match &mut self.open {
-            Some(Open::Slots { start, count, came }) if slot >= *start && *came < *count => {
-                *came += 1;
-                Asked::ForSlots
-            }
-            Some(Open::Ancestors { came }) => {
-                *came += 1;
-                Asked::ForAncestors
-            }
-            Some(Open::Past { came }) => {
-                *came += 1;
-                Asked::ForPast
-            }
-            Some(Open::Block(wanted)) if *wanted == hash => {
-                self.open = None;
-                Asked::ForAncestors
-            }
-            Some(Open::Slots { .. } | Open::Block(_)) | None => return Asked::Never,
-        };
-        self.owed = 0;
-        self.brought = now;
-        self.strikes = 0;
-        self.patience = patience;
-        asked
     }
 }

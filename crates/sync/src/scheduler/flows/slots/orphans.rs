@@ -18,7 +18,6 @@ pub(in super::super) const MAX_ORPHANS: usize = 4096;
 pub(in super::super) struct Orphans {
     blocks: BTreeMap<BlockHash, Orphan>,
     children: BTreeSet<(BlockHash, BlockHash)>,
-    slots: BTreeSet<(u64, BlockHash)>,
     shares: BTreeMap<PeerId, BTreeSet<(u64, BlockHash)>>,
     bytes: u64,
 }
@@ -56,7 +55,6 @@ impl Orphans {
         orphan.body.take_if(|body| self.bytes + body.size > max_bytes);
         self.bytes += orphan.size();
         self.children.insert((orphan.header.parent, hash));
-        self.slots.insert((orphan.slot, hash));
         self.shares.entry(orphan.server).or_default().insert((orphan.slot, hash));
         self.blocks.insert(hash, orphan);
     }
@@ -65,7 +63,6 @@ impl Orphans {
         let orphan = self.blocks.remove(&hash)?;
         self.bytes -= orphan.size();
         self.children.remove(&(orphan.header.parent, hash));
-        self.slots.remove(&(orphan.slot, hash));
         if let Some(share) = self.shares.get_mut(&orphan.server) {
             share.remove(&(orphan.slot, hash));
             if share.is_empty() {
@@ -75,9 +72,10 @@ impl Orphans {
         Some(orphan)
     }
 
-    /// Takes the orphan with the highest slot.
-    pub(in super::super) fn take_highest(&mut self) -> Option<Orphan> {
-        let &(_, hash) = self.slots.last()?;
+    /// Takes the orphan with the highest slot, of a peer that `is_meant`.
+    pub(in super::super) fn take_highest(&mut self, is_meant: impl Fn(PeerId) -> bool) -> Option<Orphan> {
+        let meant = self.shares.iter().filter(|(server, _)| is_meant(**server));
+        let &(_, hash) = meant.filter_map(|(_, share)| share.last()).max()?;
         self.take(hash)
     }
 

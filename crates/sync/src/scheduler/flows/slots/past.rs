@@ -7,7 +7,7 @@ use std::{
 
 use tipward_peer::{PeerId, Want, wire::BlockHash};
 
-use super::{Arrived, FlowContext, FlowOutput, MAX_REST, Open, Phase, SlotFlow};
+use super::{Arrived, FlowContext, FlowOutput, MAX_REST, SlotFlow, peer::What};
 use crate::{BlockHead, BlockId, Chain, Past, RefusedHeaders};
 
 /// Where the walk into the past is.
@@ -42,13 +42,13 @@ impl PastWalk {
 impl SlotFlow {
     /// Asks for more of the past, if it is wanted and nothing else is to do.
     pub(super) fn ask_past(&mut self, now: Instant, context: &FlowContext<'_>) {
-        let is_asked = |open: &Option<Open>| matches!(open, Some(Open::Past { .. }));
         let is_due = context.may_ask && context.room > 0 && self.past.again.is_none_or(|again| again <= now);
-        if !is_due || !matches!(self.phase, Phase::Idle) || !self.is_caught_up() {
+        if !is_due || self.walk.is_some() || !self.is_caught_up() {
             return;
         }
         let Some(Past { of, parent }) = context.chain.wanted_past() else { return };
-        if self.peers.values().any(|peer| is_asked(&peer.open)) {
+        let is_it = |what| what == What::Past || what == What::Block(parent);
+        if self.peers.values().any(|peer| peer.open().is_some_and(|open| is_it(open.what))) {
             return;
         }
         let able = self.peers.iter().filter(|(id, peer)| peer.is_free(now) && !self.past.tried.contains(id));
@@ -65,18 +65,24 @@ impl SlotFlow {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let room = u32::try_from(context.room).unwrap_or(u32::MAX);
         let want = if peer.knows_ancestors {
-            peer.ask(Open::Past { came: 0 }, now);
+            peer.ask(What::Past, now);
             Want::Ancestors { of: of.hash, count: self.options.batch.min(room) }
         } else {
-            peer.ask(Open::Block(parent), now);
+            peer.ask(What::Block(parent), now);
             Want::Blocks(vec![parent])
         };
         self.outputs.push_back(FlowOutput::Ask(id, want));
     }
 
     /// A block of the past came, or what was asked for as one.
-    pub(super) fn past_block(&mut self, head: &BlockHead, block: Arrived, context: &mut FlowContext<'_>) {
-        let Some(Past { of, parent }) = context.chain.wanted_past() else { return };
+    pub(super) fn past_block(
+        &mut self,
+        head: &BlockHead,
+        body: Option<Arrived>,
+        context: &mut FlowContext<'_>,
+    ) {
+        // Without its body it will be asked for again.
+        let (Some(Past { of, parent }), Some(block)) = (context.chain.wanted_past(), body) else { return };
         if parent != block.hash {
             return; // The one after it, or none at all: it will be asked for.
         }
@@ -96,7 +102,7 @@ impl SlotFlow {
     /// The peer can be asked again, in another way.
     pub(super) fn untry(&mut self, id: PeerId) {
         self.past.tried.remove(&id);
-        if let Phase::BackFilling(Some(walk)) = &mut self.phase {
+        if let Some(walk) = &mut self.walk {
             walk.untry(id);
         }
     }

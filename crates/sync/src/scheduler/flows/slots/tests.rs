@@ -18,7 +18,7 @@ impl Machine for SlotFlow {
     fn handle(&mut self, now: Instant, input: FlowInput, context: &mut FlowContext<'_>) {
         self.handle(now, input, context);
         assert!(self.orphans.len() <= orphans::MAX_ORPHANS);
-        if let Phase::BackFilling(Some(walk)) = &self.phase {
+        if let Some(walk) = &self.walk {
             assert!(walk.len() <= self.options.max_back_fill + 1, "walked too far");
         }
     }
