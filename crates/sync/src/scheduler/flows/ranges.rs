@@ -118,7 +118,7 @@ impl RangeFlow {
             FlowInput::Disconnected(id) => self.forget(id),
             FlowInput::Block(block) => self.block(now, block, context),
             FlowInput::NoRoom { peer, head: Some(head), .. } | FlowInput::Passes(peer, head) => {
-                self.head(now, peer, head, context)
+                self.head(now, peer, head, context);
             }
             FlowInput::NoRoom { peer, block, head: None } => self.missing(peer, &[block], context.chain),
             FlowInput::Height(id, height) => {
