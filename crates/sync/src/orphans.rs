@@ -305,6 +305,12 @@ impl<T> OrphanPool<T> {
         )
     }
 
+    /// How many bytes of orphans can be added, from whomever, without losing any.
+    #[must_use]
+    pub fn free_bytes(&self) -> u64 {
+        self.options.max_bytes.saturating_sub(self.bytes)
+    }
+
     fn share_of_count(&self) -> usize {
         self.options.max_count / self.options.shares.max(1) as usize
     }

@@ -80,10 +80,10 @@ impl Scheduler {
         let size = part.block_size.max(part.bytes.len() as u64);
         let is_large = size > self.ahead_budget();
         // What can't be kept until its place is known.
-        let takes_heads = self.flow.takes_heads();
-        let has_no_place = is_large || takes_heads && !self.has_room(size, Place::Unknown);
+        let takes_blocks = self.flow.takes_blocks();
+        let has_no_place = is_large || takes_blocks && !self.has_room(size, Place::Unknown);
         let was_asked = self.peers.get(&id).is_some_and(|peer| peer.flight(part.block).is_some());
-        if was_asked && takes_heads {
+        if was_asked && takes_blocks {
             // The flow may have asked for it too, and takes what comes first for the answer.
             if let Some(head) = head_of(part, chain) {
                 self.tell_flow(now, FlowInput::Passes(id, head), chain);
@@ -93,14 +93,18 @@ impl Scheduler {
             None => return,
             Some(Some((_, flight))) => Place::Height(flight.height),
             // It can't be kept until its place is known, so that is found out now.
-            Some(None) if has_no_place && self.flow.takes_blocks() => self.place(now, id, part, chain),
+            Some(None) if has_no_place && takes_blocks => self.place(now, id, part, chain),
             Some(None) => Place::Unknown,
         };
-        // Known now, it is fetched when there is room: a peer held with it would hold up what it was asked for before.
-        let is_put_off = has_no_place && takes_heads && !is_large && !was_asked && !self.is_front(place);
+        // Known, it is fetched when there is room: a peer held with it would hold up what the flow has asked it for, on which
+        // everything may wait.
+        let is_put_off = match place {
+            Place::Height(height) if height > self.deliverable => has_no_place || !self.has_early_room(size),
+            _ => has_no_place && takes_blocks && !self.is_front(place),
+        };
         let is_needed = match place {
             Place::Height(height) => !is_put_off && self.window.is_missing(height, part.block),
-            Place::Unknown => self.flow.takes_blocks() && !has_no_place,
+            Place::Unknown => takes_blocks && !has_no_place,
         };
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.arriving = Some(Arriving {
@@ -113,20 +117,20 @@ impl Scheduler {
             seen: std::mem::take(&mut peer.early),
             mode: if is_needed { Mode::Wait } else { Mode::Drain },
         });
+        let is_admitted = is_needed && self.admit(now, id);
+        if let Place::Height(height) = place
+            && is_large
+            && !is_admitted
+            && self.window.is_missing(height, part.block)
+        {
+            self.large.insert(height, part.block);
+        }
         if is_put_off {
             self.lapse(id, |flight| flight.hash == part.block);
         }
-        if is_needed && !self.admit(now, id) {
-            if let Place::Height(height) = place
-                && is_large
-            {
-                self.large.insert(height, part.block);
-            }
+        if is_needed && !is_admitted {
             self.room.held.insert(id);
             self.hold(id, now);
-        } else if is_large && place == Place::Unknown && self.flow.takes_blocks() && !takes_heads {
-            let head = chain.read_head(&part.bytes);
-            self.tell_flow(now, FlowInput::NoRoom { peer: id, block: part.block, head }, chain);
         }
     }
 
@@ -135,13 +139,8 @@ impl Scheduler {
         let Some(head) = chain.read_head(&part.bytes).filter(|head| head.header.hash == part.block) else {
             return Place::Unknown;
         };
-        if self.flow.takes_heads() {
-            self.tell_flow(
-                now,
-                FlowInput::NoRoom { peer: id, block: part.block, head: Some(head.clone()) },
-                chain,
-            );
-        }
+        let told = FlowInput::NoRoom { peer: id, block: part.block, head: Some(head.clone()) };
+        self.tell_flow(now, told, chain);
         if !head.parents.iter().all(|parent| chain.fork_point(*parent).is_some()) {
             return Place::Unknown;
         }
@@ -227,7 +226,7 @@ impl Scheduler {
         match (arrived.parts.first(), found) {
             // Its header came from somebody else meanwhile.
             (Some(part), Some(height))
-                if self.flow.takes_heads() && self.window.is_missing(height, arrived.hash) =>
+                if self.window.is_missing(height, arrived.hash) =>
             {
                 let (peer, block, head) = (arrived.served_by, arrived.hash, head_of(part, chain));
                 self.tell_flow(now, FlowInput::NoRoom { peer, block, head }, chain);
@@ -248,6 +247,9 @@ impl Scheduler {
         let BlockId { height, hash } = block.id;
         if height != self.window.base() {
             unpin(&mut block.parts);
+        }
+        if height > self.deliverable && !self.has_early_room(block.size) {
+            return;
         }
         let others = self.window.askers(height).saturating_sub(u8::from(was_asked));
         if !self.window.complete(block) {

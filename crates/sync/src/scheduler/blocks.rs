@@ -98,7 +98,7 @@ impl Scheduler {
             base.saturating_add(self.blocks_before(peer))
         };
         let reach = reach.max(earliest.saturating_add(self.peers.len() as u64));
-        let mut heights = *serves.start().max(&earliest)..=*serves.end().min(&reach);
+        let mut heights = *serves.start().max(&earliest)..=*serves.end().min(&reach).min(&self.deliverable);
         loop {
             let (height, hash) = self.window.first_wanted(&heights)?;
             if height != base && expected >= self.ahead_budget() {

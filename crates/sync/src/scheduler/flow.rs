@@ -98,13 +98,8 @@ impl Flow {
         }
     }
 
-    /// Whether the flow makes do with the header of a block that has no room: known, its body is fetched in its turn. Then no
-    /// peer is held with a block that may have to wait for one that would come after it.
-    pub(crate) fn takes_heads(&self) -> bool {
-        matches!(self, Self::Range(_) | Self::Slots(_))
-    }
-
-    /// Whether the flow finds blocks by getting them.
+    /// Whether the flow finds blocks by getting them. It makes do with the header of one that has no room: known, its body is
+    /// fetched in its turn. Then no peer is held with a block that may have to wait for one that would come after it.
     pub(crate) fn takes_blocks(&self) -> bool {
         !matches!(self, Self::Headers(_))
     }
@@ -126,11 +121,11 @@ pub(crate) enum FlowInput {
     /// A whole block came that the flow asked for, or of which the scheduler knows nothing.
     Block(Arrived),
     /// A block comes whose body is not for the flow: it has no room before its place in the chain is known, or its place was found
-    /// while it came. What it says at its start, if that is to be understood; a flow that [takes heads](Flow::takes_heads) is
+    /// while it came. What it says at its start, if that is to be understood; a flow that [takes blocks](Flow::takes_blocks) is
     /// told before the chain is.
     NoRoom { peer: PeerId, block: BlockHash, head: Option<BlockHead> },
     /// A block of the tree has begun to come from this peer that the scheduler has asked for itself. The flow does not get it,
-    /// although it may be part of an answer to the flow. For flows that [take heads](Flow::takes_heads).
+    /// although it may be part of an answer to the flow. For flows that [take blocks](Flow::takes_blocks).
     Passes(PeerId, BlockHead),
     /// The scheduler has found the place of a block that the flow asked for, and gets it to the sink: the request is done.
     Known(BlockHash),

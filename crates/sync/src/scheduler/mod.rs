@@ -73,6 +73,8 @@ pub struct Scheduler {
     /// Where the sink must go back to before it gets a block above.
     rollback: Option<BlockId>,
     window: Window,
+    /// The sink may have blocks up to this height.
+    deliverable: u64,
     frontier: Option<Frontier>,
     /// Blocks that are known to be too large to be kept, by height.
     large: BTreeMap<u64, BlockHash>,
@@ -122,6 +124,7 @@ impl Scheduler {
             sent: cursor,
             rollback: None,
             window: Window::default(),
+            deliverable: 0,
             frontier: None,
             large: BTreeMap::new(),
             ready: BTreeSet::new(),
@@ -196,7 +199,7 @@ impl Scheduler {
         }
         if !self.options.headers_only && self.flow.may_fetch() && !self.is_over {
             self.fill(now, chain);
-            self.deliver(now);
+            self.deliver(now, chain);
             self.admit_waiting(now);
             self.assign(now);
             if is_late_known {
@@ -275,9 +278,11 @@ impl Scheduler {
         let under_way = self.window.asked().saturating_sub(self.room.collecting) as u64;
         let taken = self.committed() - self.flow.buffered_bytes();
         let taken = taken.saturating_add(under_way.saturating_mul(self.average_size));
+        // Where the next block is one that nobody has, a branch that wins over it may still be found.
+        let is_stuck = self.window.missing_front().is_some_and(|(_, askers)| askers == 0);
         let mut context = FlowContext {
             chain,
-            room: self.options.window.saturating_sub(self.window.len() + self.unapplied.len()),
+            room: self.window_room().max(usize::from(is_stuck)),
             byte_room: self.ahead_budget().saturating_sub(taken),
             may_ask: !self.is_paused,
         };
@@ -314,6 +319,10 @@ impl Scheduler {
             FlowOutput::Body(block) => self.complete(now, block, false),
             FlowOutput::Shows(peer, tip) => {
                 if let (Some(point), Some(peer)) = (chain.fork_point(tip), self.peers.get_mut(&peer)) {
+                    let is_best = point.hash == tip;
+                    if matches!(peer.has, Has::Shown { reach, .. } if is_best && reach >= point.height) {
+                        return;
+                    }
                     peer.has = Has::Shown { tip, reach: point.height };
                     peer.claimed = peer.claimed.max(point.height);
                 }

@@ -46,6 +46,19 @@ impl Scheduler {
         top.min(self.options.stop_at.unwrap_or(u64::MAX))
     }
 
+    /// The highest block that is of use.
+    fn top(&self, chain: &dyn Chain) -> u64 {
+        let stop = self.options.stop_at.unwrap_or(u64::MAX);
+        chain.tip().height.min(stop.saturating_add(self.options.stay_behind))
+    }
+
+    /// How many more blocks the window may have. What a flow has to bring before the sink may have any is on top of that.
+    pub(super) fn window_room(&self) -> usize {
+        let ahead = if self.flow.takes_blocks() { self.options.stay_behind } else { 0 };
+        let window = self.options.window.saturating_add(usize::try_from(ahead).unwrap_or(usize::MAX));
+        window.saturating_sub(self.window.len() + self.unapplied.len())
+    }
+
     /// The best chain is another, or longer: tell, and measure anew what each peer has of it.
     pub(super) fn best_chain_changed(&mut self, now: Instant, accepted: &Accepted, chain: &dyn Chain) {
         if accepted.added > 0 {
@@ -127,13 +140,14 @@ impl Scheduler {
 
     /// Extends the window along the best chain.
     pub(super) fn fill(&mut self, now: Instant, chain: &dyn Chain) {
-        let room = self.options.window.saturating_sub(self.window.len() + self.unapplied.len());
+        let room = self.window_room();
         // A block that a flow brings needs its place at once.
         let is_slow = !self.flow.takes_blocks() && self.window.len() > 0;
         if self.options.headers_only || room == 0 || is_slow && room < FILL.min(self.options.window / 4) {
             return;
         }
-        let top = self.target(chain);
+        // What a flow brings is kept although it is not to be delivered yet.
+        let top = if self.flow.takes_blocks() { self.top(chain) } else { self.target(chain) };
         if self.window.end() > top && self.window.len() > 0 {
             return;
         }
@@ -159,12 +173,15 @@ impl Scheduler {
     }
 
     /// Hands the sink what is due.
-    pub(super) fn deliver(&mut self, now: Instant) {
+    pub(super) fn deliver(&mut self, now: Instant, chain: &dyn Chain) {
+        self.deliverable = self.target(chain);
         while self.unapplied.len() < MAX_UNAPPLIED && self.unapplied.bytes <= self.options.byte_budget / 2 {
             let next = match self.options.order {
+                Order::Chain if self.window.base() > self.deliverable => None,
                 Order::Chain => self.window.pop(),
                 // Nothing comes between the parts of a block.
                 Order::AsReceived if self.stream.is_some() => None,
+                Order::AsReceived if self.ready.first().is_some_and(|&first| first > self.deliverable) => None,
                 Order::AsReceived => self.ready.pop_first().and_then(|height| self.window.take(height)),
             };
             let Some(block) = next else { break };

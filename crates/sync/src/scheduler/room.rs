@@ -17,6 +17,8 @@ use crate::BlockId;
 
 /// This fraction of the budget is kept free for the next block.
 const FRONT_SHARE: u64 = 8;
+/// This fraction of the budget may be taken by blocks that the sink may not have before there are more above them.
+const EARLY_SHARE: u64 = 2;
 /// This fraction of the budget may be on its way to a sink that takes a block in parts.
 const STREAM_SHARE: u64 = 4;
 
@@ -55,8 +57,13 @@ impl Scheduler {
         self.committed().saturating_add(size) <= budget
     }
 
+    /// Whether there is room for a block that the sink may not have yet: it must leave some for what has to come before it may.
+    pub(super) fn has_early_room(&self, size: u64) -> bool {
+        self.committed().saturating_add(size) <= self.ahead_budget() / EARLY_SHARE
+    }
+
     pub(super) fn is_front(&self, place: Place) -> bool {
-        place == Place::Height(self.window.base())
+        place == Place::Height(self.window.base()) && self.window.base() <= self.deliverable
     }
 
     /// Collects or streams the block that arrives from this peer, if either is possible.

@@ -8,7 +8,7 @@ use tipward_sync::{Strategy, SyncOptions};
 use crate::{
     chain::{Universe, View},
     draw,
-    nature::Nature,
+    nature::{Nature, Start},
     sink::SinkNature,
 };
 
@@ -101,7 +101,19 @@ impl Config {
         draw::disturb(&mut happenings, ideal, random);
         let sink = draw::sink(bytes, u64::from(height), ideal, random);
 
-        let limit = limit(&options, &hosts, &anchor, &sink, &happenings, (u64::from(height), bytes));
+        // Only who has another branch brings what is on it, at its own speed.
+        let aside = |host: &Nature| match host.first_view {
+            Start::Branch(view) => {
+                let last = *views.last().expect("there is one");
+                let shared = View { height: universe.fork_height(view, last), ..view };
+                let bytes = universe.bytes_up_to(view) - universe.bytes_up_to(shared);
+                bytes as f64 / host.bandwidth as f64
+            }
+            Start::Network(_) => 0.0,
+        };
+        let aside = hosts.iter().map(aside).sum();
+        let work = (u64::from(height), bytes, aside);
+        let limit = limit(&options, &hosts, &anchor, &sink, &happenings, work);
         Self {
             name: format!("seed {seed}"),
             seed,
@@ -127,7 +139,7 @@ fn limit(
     anchor: &Nature,
     sink: &SinkNature,
     happenings: &[(Duration, Happening)],
-    (blocks, bytes): (u64, u64),
+    (blocks, bytes, aside): (u64, u64, f64),
 ) -> Duration {
     let last = happenings.iter().map(|(at, _)| *at).max().unwrap_or_default();
     let kills = happenings.iter().filter(|(_, what)| matches!(what, Happening::Kill)).count();
@@ -148,6 +160,14 @@ fn limit(
             let farthest = honest().map(round_trip).fold(0.0, f64::max);
             let questions = blocks / f64::from(batch).min(options.window as f64).min(fit);
             alone.max(bytes as f64 / slowest as f64 + questions * farthest)
+        }
+        // One peer of those ahead gives the lists and brings what is on them while it brings anything: likewise.
+        Strategy::Inventory { batch } => {
+            let honest = || hosts.iter().filter(|host| host.is_honest());
+            let slowest = honest().map(|host| host.bandwidth).min().unwrap_or(anchor.bandwidth);
+            let farthest = honest().map(round_trip).fold(0.0, f64::max);
+            let at_once = (batch as f64).min(options.max_in_flight as f64).min(options.window as f64).min(fit);
+            alone.max(bytes as f64 / slowest as f64 + blocks / at_once * farthest) + aside
         }
         _ => alone,
     };

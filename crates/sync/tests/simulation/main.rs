@@ -131,6 +131,11 @@ fn slot_ranges() {
 }
 
 #[test]
+fn inventory() {
+    run_seeds(Strategy::Inventory { batch: 500 }, 7);
+}
+
+#[test]
 fn different_seeds_give_different_traces() {
     let trace = |seed| run(Config::random(seed, Strategy::HeadersFirst)).map(|report| report.trace);
     assert_ne!(trace(0), trace(7));

@@ -30,13 +30,13 @@ use super::super::{
     flow::{Arrived, FlowContext, FlowInput, FlowOutput},
 };
 use crate::{BlockId, OrphanOptions, OrphanPool, SyncOptions};
-use peer::{InventoryPeer, Next};
+use peer::{InventoryPeer, MAX_PATIENCE, Next};
 use requests::{Left, Requests};
 
 /// What a block is taken to weigh before any has come, in bytes.
 const FIRST_SIZE: u64 = 64 << 10;
-/// This fraction of the window and of the byte budget may be taken by orphans.
-const ORPHAN_SHARE: u8 = 4;
+/// This fraction of the byte budget may be taken by orphans.
+const ORPHAN_SHARE: u8 = 2;
 /// How many invalid blocks are remembered, the latest.
 const MAX_REJECTED: usize = 10_000;
 /// Time-outs of less would make the machine spin.
@@ -120,7 +120,7 @@ impl InventoryFlow {
     /// A flow for peers that cut a list at `batch` blocks, at least 2.
     pub(crate) fn new(options: &SyncOptions, batch: usize, seed: u64) -> Self {
         let orphans = OrphanOptions::default();
-        let max_orphans = orphans.max_count.min(options.window / usize::from(ORPHAN_SHARE));
+        let max_orphans = orphans.max_count.min(options.window);
         let max_orphan_bytes = orphans.max_bytes.min(options.byte_budget / u64::from(ORPHAN_SHARE));
         let batch = batch.max(2);
         Self {
@@ -172,7 +172,10 @@ impl InventoryFlow {
             FlowInput::Held(id) => self.hold(now, id, true),
             FlowInput::Released(id) => self.hold(now, id, false),
             FlowInput::RangeEnd(_) => return,
-            FlowInput::Room | FlowInput::Passes(..) => {}
+            FlowInput::Room => {}
+            FlowInput::Passes(id, head) => {
+                self.came(now, id, head.header.hash, (Some(head), None), context.chain);
+            }
             FlowInput::Known(hash) => self.requests.done(hash),
             FlowInput::Connected(id, info) => self.connected(now, id, &info),
             FlowInput::Disconnected(id) => self.forget(now, id, Left::ByItself),
@@ -221,9 +224,11 @@ impl InventoryFlow {
         let of_peer = |(&id, peer): (&PeerId, &InventoryPeer)| {
             let fresh = peer.last_question.filter(|_| self.is_ahead(peer));
             let fresh = fresh.map(|last| last.asked + self.options.stall_timeout);
-            let (rest, leads) = (Some(peer.rests_until), Some(peer.leads_from));
+            let (rest, leads, guesses) = (peer.rests_until, peer.leads_from, peer.guesses_from);
             let poll = self.poll_due(id, peer);
-            [self.stalls_at(id, peer), self.answer_due(id, peer), poll, fresh, rest, leads]
+            let pauses = [Some(rest), Some(leads), Some(guesses)];
+            let due = [self.stalls_at(id, peer), self.answer_due(id, peer), poll, fresh];
+            pauses.into_iter().chain(due)
         };
         // What was due at the last look was acted on, or has to wait for something else.
         self.peers
@@ -263,8 +268,7 @@ impl InventoryFlow {
         self.forget(now, id, Left::ByItself);
         self.peers.insert(id, InventoryPeer::new(info, self.options.stall_timeout, now));
         self.requests.connect(id);
-        let usable = self.usable(now);
-        self.requests.wake_all(now, &usable, |hash| self.pool.is_awaited(hash));
+        self.requests.wake_all(now, |hash| self.pool.is_awaited(hash));
     }
 
     /// The peer is held, or let go. All its time starts anew then.
@@ -290,8 +294,7 @@ impl InventoryFlow {
             late = self.requests.late(now);
         }
         self.expire_lists(now, context.chain);
-        let usable = self.usable(now);
-        self.requests.wake(now, &usable, |hash| self.pool.is_awaited(hash));
+        self.requests.wake(now, |hash| self.pool.is_awaited(hash));
         for orphan in self.pool.expire(now) {
             self.requests.done(orphan.hash);
         }
@@ -301,21 +304,34 @@ impl InventoryFlow {
     fn advance(&mut self, now: Instant, context: &FlowContext<'_>) {
         self.tip = context.chain.tip();
         self.choose_sync_peer(now, context.chain);
-        if context.may_ask && self.tip.height < self.options.stop_at {
+        if context.may_ask {
             self.ask_lists(now, context.chain);
-            self.want_missing(now);
-            self.ask_blocks(now, context);
+            if !self.is_stopped() {
+                self.want_missing();
+                self.ask_blocks(now, context);
+            }
         }
     }
 
-    /// When this peer has been silent for too long with blocks that it announced.
+    /// Whether there is as much as is wanted.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.tip.height >= self.options.stop_at
+    }
+
+    /// When this peer has been silent for too long with blocks that it was asked for.
     fn stalls_at(&self, id: PeerId, peer: &InventoryPeer) -> Option<Instant> {
-        (!peer.is_held && self.requests.asked_of(id) > 0).then(|| peer.alive + peer.patience)
+        (!peer.is_held && self.requests.load(id) > 0).then(|| peer.alive + peer.patience)
     }
 
     /// The peer brings nothing: others are asked for what it was asked for.
     fn stalled(&mut self, now: Instant, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
+        if self.requests.only_hunches(id) {
+            // It need not have them.
+            peer.guesses_from = now + MAX_PATIENCE;
+            let asked = self.requests.withdraw(id);
+            return self.pass_on(now, asked);
+        }
         peer.strike(now);
         tracing::debug!(%id, strikes = peer.strikes, "stalled");
         if peer.strikes >= self.options.max_strikes {
@@ -329,6 +345,9 @@ impl InventoryFlow {
     fn missing(&mut self, now: Instant, id: PeerId, blocks: &[BlockHash]) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.alive = now;
+        if blocks.iter().any(|hash| self.requests.is_hunch(*hash, id)) {
+            peer.guesses_from = now + MAX_PATIENCE;
+        }
         let disowned = blocks.iter().filter(|hash| self.requests.disown(**hash, id)).count();
         // A pruned peer lists what it does not serve.
         if disowned > 0 && !peer.is_pruned() {
@@ -346,26 +365,10 @@ impl InventoryFlow {
         self.pass_on(now, failed);
     }
 
-    fn pass_on(&mut self, now: Instant, blocks: Vec<BlockHash>) {
-        if blocks.is_empty() {
-            return;
-        }
-        let usable = self.usable(now);
+    pub(super) fn pass_on(&mut self, now: Instant, blocks: Vec<BlockHash>) {
         for hash in blocks {
-            self.requests.pass_on(now, hash, &usable, self.pool.is_awaited(hash));
+            self.requests.pass_on(now, hash, self.pool.is_awaited(hash));
         }
-    }
-
-    /// Who can be asked: the sync peer first, the others from any of them on.
-    fn usable(&mut self, now: Instant) -> Vec<PeerId> {
-        let can_be_asked = |(_, peer): &(&PeerId, &InventoryPeer)| peer.can_be_asked(now);
-        let mut usable: Vec<PeerId> = self.peers.iter().filter(can_be_asked).map(|(&id, _)| id).collect();
-        if !usable.is_empty() {
-            let shift = self.random.usize(..usable.len());
-            usable.rotate_left(shift);
-        }
-        usable.sort_by_key(|&id| self.mode != Mode::Syncing(id));
-        usable
     }
 
     fn drop_peer(&mut self, now: Instant, id: PeerId, fault: Fault) {

@@ -210,6 +210,10 @@ impl RangeFlow {
     fn announced(&mut self, id: PeerId, last: Option<BlockHash>, chain: &dyn Chain) {
         if let (Some(peer), Some(hash)) = (self.peers.get_mut(&id), last) {
             peer.announced = Some(hash).filter(|hash| chain.fork_point(*hash).is_none());
+            if peer.announced.is_none() {
+                // Others may have brought it, and be gone.
+                self.outputs.push_back(FlowOutput::Shows(id, hash));
+            }
         }
     }
 

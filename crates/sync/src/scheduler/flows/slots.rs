@@ -266,6 +266,10 @@ impl SlotFlow {
             let is_known = chain.fork_point(hash).is_some() || self.rejected.contains(hash);
             peer.has_news |= !is_known;
             peer.has_announced |= !is_known;
+            if chain.fork_point(hash).is_some() {
+                // Others may have brought it, and be gone.
+                self.outputs.push_back(FlowOutput::Shows(id, hash));
+            }
         }
     }
 

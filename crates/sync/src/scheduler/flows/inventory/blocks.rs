@@ -1,11 +1,21 @@
 //! Blocks: asked for as there is room, offered to the chain in order, kept while their parents are missing.
 
-use std::{collections::VecDeque, error::Error, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    error::Error,
+    sync::Arc,
+    time::Instant,
+};
 
 use bytes::Bytes;
 use tipward_peer::{PeerId, Want, wire::BlockHash};
 
-use super::{Fault, InventoryFlow, Kept, Mode, peer::Next, requests::Reason};
+use super::{
+    Fault, InventoryFlow, Kept,
+    line::{Line, MAX_HUNCHES},
+    peer::{InventoryPeer, Next},
+    requests::{Chosen, Reason},
+};
 use crate::{
     BlockHead, Chain, Orphan, RefusedHeaders,
     scheduler::flow::{Arrived, FlowContext, FlowOutput},
@@ -17,28 +27,41 @@ use crate::{
 struct UnreadableHead;
 
 impl InventoryFlow {
-    /// Asks for wanted blocks, the sync peer first.
+    /// Asks for wanted blocks in their order, each of the peer that should bring it first.
     pub(super) fn ask_blocks(&mut self, now: Instant, context: &FlowContext<'_>) {
-        let mut ids: Vec<PeerId> = self.peers.keys().copied().collect();
-        ids.sort_by_key(|&id| self.mode != Mode::Syncing(id));
-        for id in ids {
-            let Some(peer) = self.peers.get(&id).filter(|peer| peer.can_be_asked(now)) else { continue };
-            let open = self.requests.asked_of(id);
-            if open > peer.quota / 2 {
-                continue; // Several at a time.
-            }
-            let most = self.room(context).min(peer.quota - open);
-            // What is listed may turn out to be orphans, and then has to have a place in the pool.
-            let (count, bytes) = self.pool.room_for(id);
-            let fits = count.min(self.blocks_in(bytes)).saturating_sub(open);
-            let listed = if open == 0 { fits.max(1) } else { fits };
-            let (chain, rejected) = (&*context.chain, &self.rejected);
-            let is_moot = |hash| chain.fork_point(hash).is_some() || rejected.contains(hash);
-            let blocks = self.requests.take(now, id, most, listed, is_moot);
-            if blocks.is_empty() {
-                continue;
-            }
-            if let Some(peer) = self.peers.get_mut(&id).filter(|_| open == 0) {
+        // Several at a time.
+        let has_turn = |(id, peer): (&PeerId, &InventoryPeer)| {
+            let can = peer.can_be_asked(now) && self.requests.load(*id) <= peer.quota / 2;
+            can.then_some(*id)
+        };
+        let able: BTreeSet<PeerId> = self.peers.iter().filter_map(has_turn).collect();
+        let most = self.room(context);
+        if able.is_empty() || most == 0 {
+            return;
+        }
+        let (chain, rejected, peers, height) = (&*context.chain, &self.rejected, &self.peers, self.tip.height);
+        let is_moot = |hash| chain.fork_point(hash).is_some() || rejected.contains(hash);
+        let usual = peers.values().filter_map(|peer| peer.pace).min_by(f64::total_cmp).unwrap_or(1.0);
+        let whom = |lines: &BTreeMap<PeerId, Line>, sources: &[PeerId], tried: &[PeerId]| {
+            let may_guess = !sources.iter().any(|source| able.contains(source) && !tried.contains(source));
+            let choice = able.iter().filter(|id| !tried.contains(id)).filter_map(|&id| {
+                let (peer, line) = (peers.get(&id)?, lines.get(&id)?);
+                let is_hunch = !sources.contains(&id);
+                let is_likely = peer.claimed > height && peer.serves_above(height);
+                let may_have = line.open_hunches < MAX_HUNCHES && peer.guesses_from <= now;
+                if line.asked.len() >= peer.quota || is_hunch && !(may_have && (is_likely || may_guess)) {
+                    return None;
+                }
+                let takes = peer.pace.unwrap_or(usual) * (line.asked.len() + 1) as f64;
+                Some((is_hunch && !is_likely, takes, Chosen { peer: id, is_hunch }))
+            });
+            let is_better = |a: &(bool, f64, Chosen), b: &(bool, f64, Chosen)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1));
+            choice.min_by(is_better).map(|(.., chosen)| chosen)
+        };
+        let asks = self.requests.take(now, most, is_moot, whom);
+        for (id, blocks) in asks {
+            let was_idle = self.requests.load(id) == blocks.len();
+            if let Some(peer) = self.peers.get_mut(&id).filter(|_| was_idle) {
                 peer.alive = now;
             }
             self.outputs.push_back(FlowOutput::Ask(id, Want::Blocks(blocks)));
@@ -54,9 +77,11 @@ impl InventoryFlow {
             .saturating_sub(self.taken.bytes)
             .saturating_sub(self.pool.bytes().saturating_sub(self.taken.orphan_bytes));
         let count = free.saturating_sub(asked + self.pool.len());
+        // What comes before its parents has to have a place in the pool.
+        let free_bytes = free_bytes.min(self.pool.free_bytes());
         let count = count.min(self.blocks_in(free_bytes).saturating_sub(asked));
         // One always may, or what has room would wait for ever for what is missing.
-        if asked == 0 && free > 0 && free_bytes > 0 { count.max(1) } else { count }
+        if asked == 0 && free > 0 { count.max(1) } else { count }
     }
 
     fn blocks_in(&self, bytes: u64) -> usize {
@@ -79,13 +104,14 @@ impl InventoryFlow {
         (head, body): (Option<BlockHead>, Option<Arrived>),
         chain: &mut dyn Chain,
     ) {
-        self.requests.landed(now, id, hash);
+        let (took, passed_over) = self.requests.landed(now, id, hash);
+        self.pass_on(now, passed_over);
         let head = head.filter(|head| head.header.hash == hash);
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.alive = now;
             // Also if another brought it meanwhile, but not with a block that is none.
             if head.is_some() {
-                peer.brought(self.options.stall_timeout, self.options.max_in_flight);
+                peer.brought(self.options.stall_timeout, self.options.max_in_flight, took);
             }
         }
         if chain.fork_point(hash).is_some() {
@@ -148,7 +174,7 @@ impl InventoryFlow {
                 }
                 // The chain knows its parents and does not take it all the same, for now.
                 Err(RefusedHeaders::UnknownParent { .. }) => {
-                    self.want(now, hash, id, Reason::Listed);
+                    self.want(hash, id, Reason::Listed);
                     self.requests.put_off(now, hash);
                 }
                 Err(RefusedHeaders::Invalid(reason)) => {
@@ -188,7 +214,8 @@ impl InventoryFlow {
     fn orphan(&mut self, now: Instant, mut payload: Kept, missing: Vec<BlockHash>) {
         let (id, hash) = (payload.served_by, payload.hash);
         let is_awaited = self.pool.is_awaited(hash);
-        let (_, room) = self.pool.room_for(id);
+        // The scheduler gets it again. Another orphan's place would have to be found again.
+        let room = self.pool.free_bytes();
         payload.body.take_if(|body| body.size > room);
         let bytes = payload.body.as_ref().map_or(0, |body| body.size);
         if payload.body.is_none() {
@@ -201,7 +228,7 @@ impl InventoryFlow {
                 self.requests.keep(hash);
                 for orphan in evicted {
                     // Wanted still, but not at once, or the pool would turn over and over.
-                    self.want(now, orphan.hash, orphan.peer, Reason::Listed);
+                    self.want(orphan.hash, orphan.peer, Reason::Listed);
                     self.requests.put_off(now, orphan.hash);
                 }
             }
@@ -218,23 +245,22 @@ impl InventoryFlow {
         let mut ancestors = self.pool.missing_ancestors(hash);
         ancestors.extend(missing.into_iter().filter(|parent| !self.pool.contains(*parent)));
         for parent in ancestors {
-            self.want(now, parent, id, Reason::Awaited);
+            self.want(parent, id, Reason::Awaited);
         }
     }
 
     /// This peer has said that it has a block, which is wanted; or it is guessed that others have it, if it is gone.
-    fn want(&mut self, now: Instant, hash: BlockHash, id: PeerId, reason: Reason) {
+    fn want(&mut self, hash: BlockHash, id: PeerId, reason: Reason) {
         let peers = &self.peers;
         if peers.contains_key(&id) {
-            let is_usable = |id| peers.get(&id).is_some_and(|peer| peer.can_be_asked(now));
-            self.requests.announce(hash, id, reason, is_usable);
-        } else if let Some(&other) = self.usable(now).first() {
+            self.requests.announce(hash, id, reason);
+        } else if let Some(&other) = peers.keys().next() {
             self.requests.guess(hash, other);
         }
     }
 
     /// Orphans wait, and nothing is on its way that they wait for.
-    pub(super) fn want_missing(&mut self, now: Instant) {
+    pub(super) fn want_missing(&mut self) {
         if self.pool.is_empty() || !self.requests.is_idle() {
             return;
         }
@@ -246,7 +272,7 @@ impl InventoryFlow {
             .take(self.options.batch)
             .collect();
         for (hash, id) in missing {
-            self.want(now, hash, id, Reason::Awaited);
+            self.want(hash, id, Reason::Awaited);
         }
     }
 }

@@ -24,7 +24,7 @@ impl InventoryFlow {
             return;
         }
         let question = peer.question.take();
-        let is_led = matches!(self.mode, Mode::Syncing(sync_peer) if sync_peer != id);
+        let is_led = self.mode != Mode::Following;
         if question.is_none() && (is_led || self.options.stop_at < u64::MAX) {
             // It is asked what it has when we are through. How high what it announces by itself may be nobody knows.
             let is_new = blocks.last().is_some_and(|hash| chain.fork_point(*hash).is_none());
@@ -33,10 +33,19 @@ impl InventoryFlow {
             }
             return;
         }
+        // What a list brings may be counted from where it was asked from. But this one may be an announcement that has crossed the
+        // question: who is asked again says the same again if it is not.
+        let is_counted = question.is_some() && self.options.stop_at < u64::MAX;
+        let is_shown = blocks.iter().any(|hash| chain.fork_point(*hash).is_some());
+        if is_counted && !is_shown && peer.doubted != blocks.first().copied() {
+            (peer.doubted, peer.last_question, peer.next) = (blocks.first().copied(), None, Next::FromTip);
+            return;
+        }
         let most = question.map_or(u64::MAX, |question| self.options.stop_at.saturating_sub(question.height));
         let (below_stop, above) =
             blocks.split_at(blocks.len().min(usize::try_from(most).unwrap_or(usize::MAX)));
-        let told = self.note(now, id, below_stop, chain);
+        let leads = self.mode == Mode::Syncing(id) && question.is_some();
+        let told = self.note(id, below_stop, leads, chain);
         if let Some(shown) = told.known {
             self.shows(id, shown, chain);
         }
@@ -54,6 +63,10 @@ impl InventoryFlow {
         }
         let stop = question.map_or(BlockHash::ZERO, |question| question.stop);
         let is_cut = blocks.len() >= self.options.batch || !above.is_empty() || told.is_refused;
+        let has_more = is_cut || blocks.contains(&BlockHash::ZERO);
+        peer.reach = question
+            .filter(|question| question.stop == BlockHash::ZERO && !has_more)
+            .map(|question| question.height.saturating_add(blocks.len() as u64));
         match told.last {
             Some(block) if is_cut => peer.next = Next::After { block, stop },
             _ if told.is_refused => {
@@ -70,8 +83,11 @@ impl InventoryFlow {
     }
 
     /// Wants what is new of a list.
-    fn note(&mut self, now: Instant, id: PeerId, blocks: &[BlockHash], chain: &dyn Chain) -> Told {
+    fn note(&mut self, id: PeerId, blocks: &[BlockHash], leads: bool, chain: &dyn Chain) -> Told {
         let mut told = Told::default();
+        if leads {
+            self.requests.begin_list();
+        }
         for &hash in blocks.iter().filter(|hash| **hash != BlockHash::ZERO && !self.rejected.contains(**hash))
         {
             if chain.fork_point(hash).is_some() {
@@ -79,10 +95,13 @@ impl InventoryFlow {
             } else if self.pool.contains(hash) {
                 told.open += 1;
             } else {
-                let peers = &self.peers;
-                let is_usable = |id| peers.get(&id).is_some_and(|peer| peer.can_be_asked(now));
-                match self.requests.announce(hash, id, Reason::Listed, is_usable) {
-                    Announced::Taken => told.open += 1,
+                match self.requests.announce(hash, id, Reason::Listed) {
+                    Announced::Taken => {
+                        told.open += 1;
+                        if leads {
+                            self.requests.list(hash);
+                        }
+                    }
                     Announced::Refused => {
                         told.is_refused = true;
                         break;
@@ -111,7 +130,7 @@ impl InventoryFlow {
 
     /// Keeps the sync peer, or takes another, or leaves sync mode.
     pub(super) fn choose_sync_peer(&mut self, now: Instant, chain: &dyn Chain) {
-        if self.tip.height >= self.options.stop_at {
+        if self.is_stopped() {
             self.mode = Mode::Following;
             return;
         }
@@ -215,8 +234,10 @@ impl InventoryFlow {
         let (claimed, shown) = (peer.claimed, point.map_or(0, |point| point.height));
         peer.claimed = shown;
         self.outputs.push_back(FlowOutput::Disbelieve(id));
-        // The height of what it has on a side branch is not known to us: it may have told the truth.
-        if peer.shown != point.map(|point| point.hash) {
+        // The height of what it has on a side branch is not known to us, but that it can't be more than the list is long: it may
+        // have told the truth.
+        let is_lie = peer.reach.is_some_and(|reach| reach < claimed);
+        if !is_lie && peer.shown != point.map(|point| point.hash) {
             return;
         }
         peer.strike(now);
@@ -228,14 +249,19 @@ impl InventoryFlow {
         }
     }
 
-    /// Asks the sync peer for lists, or everybody.
+    /// Asks the sync peer for lists, or everybody. Where no more blocks are wanted, everybody once: who has those that are known is
+    /// shown by that.
     pub(super) fn ask_lists(&mut self, now: Instant, chain: &dyn Chain) {
         let due = |(&id, peer): (&PeerId, &InventoryPeer)| {
             let is_turn = match self.mode {
                 Mode::Syncing(sync_peer) => sync_peer == id,
                 Mode::Following => true,
             };
-            let is_due = peer.next != Next::Nothing || self.poll_due(id, peer).is_some_and(|at| at <= now);
+            let is_due = if self.is_stopped() {
+                peer.poll_at.is_none()
+            } else {
+                peer.next != Next::Nothing || self.poll_due(id, peer).is_some_and(|at| at <= now)
+            };
             (is_turn && is_due && peer.question.is_none() && peer.can_be_asked(now)).then_some(id)
         };
         let due: Vec<PeerId> = self.peers.iter().filter_map(due).collect();
@@ -245,19 +271,18 @@ impl InventoryFlow {
     fn ask_list(&mut self, now: Instant, id: PeerId, chain: &dyn Chain) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let (from, stop) = match peer.next {
-            Next::Nothing | Next::FromTip => (self.tip.hash, BlockHash::ZERO),
             Next::To(orphan) if self.pool.contains(orphan) => (self.tip.hash, orphan),
-            Next::To(_) => {
-                peer.next = Next::Nothing;
+            // It comes yet.
+            Next::After { block, .. }
+                if chain.fork_point(block).is_none()
+                    && (self.requests.contains(block) || self.pool.contains(block)) =>
+            {
                 return;
             }
-            Next::After { block, .. } if chain.fork_point(block).is_none() => {
-                if !self.requests.contains(block) && !self.pool.contains(block) {
-                    peer.next = Next::FromTip; // It will not come.
-                }
-                return;
+            Next::After { block, stop } if chain.fork_point(block).is_some() => (block, stop),
+            Next::Nothing | Next::FromTip | Next::To(_) | Next::After { .. } => {
+                (self.tip.hash, BlockHash::ZERO)
             }
-            Next::After { block, stop } => (block, stop),
         };
         let mut locator = chain.locator(from);
         if locator.len() > 1 {

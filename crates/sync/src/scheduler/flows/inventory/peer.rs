@@ -7,7 +7,7 @@ use tipward_peer::{PeerInfo, wire::BlockHash};
 /// How many blocks a peer is asked for at first. One more with every block that comes.
 const FIRST_QUOTA: usize = 16;
 /// The longest that a peer may bring nothing.
-const MAX_PATIENCE: Duration = Duration::from_secs(64);
+pub(super) const MAX_PATIENCE: Duration = Duration::from_secs(64);
 
 /// A peer as the flow sees it.
 #[derive(Debug)]
@@ -22,6 +22,10 @@ pub(super) struct InventoryPeer {
     pub(super) question: Option<Question>,
     /// The last question, answered or not.
     pub(super) last_question: Option<Question>,
+    /// No block that it has is higher, by its last answer, if that was a whole list.
+    pub(super) reach: Option<u64>,
+    /// The first block of a list that may not have been an answer.
+    pub(super) doubted: Option<BlockHash>,
     /// What to ask it next.
     pub(super) next: Next,
     pub(super) answer: Answer,
@@ -39,6 +43,10 @@ pub(super) struct InventoryPeer {
     pub(super) rests_until: Instant,
     /// Not to be the sync peer before.
     pub(super) leads_from: Instant,
+    /// Not to be asked for what it has not announced before.
+    pub(super) guesses_from: Instant,
+    /// How long it takes for a block, in seconds, on average.
+    pub(super) pace: Option<f64>,
     /// Stalls and claims not shown since the last block.
     pub(super) strikes: u32,
 }
@@ -88,6 +96,8 @@ impl InventoryPeer {
             shown: None,
             question: None,
             last_question: None,
+            reach: None,
+            doubted: None,
             next: Next::Nothing,
             answer: Answer::Pending,
             poll_at: None,
@@ -97,6 +107,8 @@ impl InventoryPeer {
             patience,
             rests_until: now,
             leads_from: now,
+            guesses_from: now,
+            pace: None,
             strikes: 0,
         }
     }
@@ -121,7 +133,10 @@ impl InventoryPeer {
     }
 
     /// A block came from the peer.
-    pub(super) fn brought(&mut self, patience: Duration, max_in_flight: usize) {
+    pub(super) fn brought(&mut self, patience: Duration, max_in_flight: usize, took: Option<Duration>) {
+        if let Some(took) = took.map(|took| took.as_secs_f64()) {
+            self.pace = Some(self.pace.map_or(took, |pace| (pace * 7.0 + took) / 8.0));
+        }
         self.strikes = 0;
         self.patience = patience;
         self.quota = (self.quota + 1).min(max_in_flight);

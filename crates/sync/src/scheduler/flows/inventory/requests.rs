@@ -1,18 +1,21 @@
-//! The blocks that are wanted: whom each is asked of, since when, how often it was.
+//! The blocks that are wanted: of whom each is asked, since when, how often it was.
 //!
-//! A wanted block stands in the line of one peer, is asked of one, or rests until it is tried again. Whoever announced it
-//! comes first. Others may have it too, which is a hunch: they are asked for few of those at a time, and may be silent. A
-//! block that nobody brings comes back after a pause that doubles; it is forgotten only when nobody who is connected says
-//! that it exists and all of them were asked in vain.
+//! A wanted block waits in one line with all others, is asked of a peer, or rests until it is tried again. What the peer that
+//! leads has listed comes first, in the order of its list. Whoever announced a block comes first to be asked. Others may have
+//! it too, which is a hunch: they are asked for few of those at a time, and may be silent. A block that nobody brings comes
+//! back after a pause that doubles; it is forgotten only when nobody who is connected says that it exists and all of them
+//! were asked in vain.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     time::{Duration, Instant},
 };
 
 use tipward_peer::{PeerId, wire::BlockHash};
 
-use super::line::{Asked, Line, MAX_HUNCHES};
+use super::line::{Asked, Line};
 
 /// How many blocks may be wanted. What is announced beyond that is refused.
 pub(super) const MAX_REQUESTED: usize = 50_000;
@@ -21,6 +24,8 @@ const MIN_PAUSE: Duration = Duration::from_secs(2);
 const MAX_PAUSE_DOUBLINGS: u32 = 5;
 /// How many announcers of a block are remembered.
 const MAX_SOURCES: usize = 8;
+/// How many blocks that nobody can be asked for now are passed over to find some that can.
+const MAX_PASSED_OVER: usize = 128;
 /// How many blocks may be wanted whose first announcer is gone.
 const MAX_LEFT_BEHIND: usize = MAX_REQUESTED / 4;
 
@@ -28,6 +33,8 @@ const MAX_LEFT_BEHIND: usize = MAX_REQUESTED / 4;
 #[derive(Debug)]
 pub(super) struct Requests {
     wanted: BTreeMap<BlockHash, Request>,
+    /// Those that can be asked for.
+    waiting: BTreeMap<Rank, BlockHash>,
     lines: BTreeMap<PeerId, Line>,
     resting: BTreeSet<(Instant, BlockHash)>,
     /// How many blocks may be wanted because of one peer.
@@ -38,6 +45,8 @@ pub(super) struct Requests {
     /// How many came and wait for their parents.
     kept: usize,
     next: u64,
+    /// How many lists have told in which order to ask.
+    lists: u64,
 }
 
 /// Why a block is wanted; the more urgent first.
@@ -64,8 +73,16 @@ pub(super) enum Left {
     InDisgrace,
 }
 
-/// In this order blocks are asked for.
-pub(super) type Rank = (Reason, u64);
+/// In this order blocks are asked for: the latest list that tells it begins where the chain ends.
+type Rank = (Reason, Reverse<u64>, u64);
+
+/// A peer as the one to ask for a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Chosen {
+    pub(super) peer: PeerId,
+    /// It has not announced the block.
+    pub(super) is_hunch: bool,
+}
 
 #[derive(Debug)]
 struct Request {
@@ -83,7 +100,7 @@ struct Request {
 
 #[derive(Debug, Clone, Copy)]
 enum Place {
-    Line(PeerId),
+    Waiting,
     Asked(PeerId, u64),
     Resting(Instant),
     /// It came, and waits for its parents.
@@ -97,6 +114,7 @@ impl Requests {
     pub(super) fn new(batch: usize) -> Self {
         Self {
             wanted: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             lines: BTreeMap::new(),
             resting: BTreeSet::new(),
             share: batch.saturating_mul(2).min(MAX_REQUESTED / 4),
@@ -104,6 +122,7 @@ impl Requests {
             asked: 0,
             kept: 0,
             next: 0,
+            lists: 0,
         }
     }
 
@@ -133,7 +152,7 @@ impl Requests {
                     void.push(hash);
                 }
             }
-            if matches!(request.place, Place::Line(at) | Place::Asked(at, _) if at == peer) {
+            if matches!(request.place, Place::Asked(at, _) if at == peer) {
                 homeless.push(hash);
             }
         }
@@ -144,34 +163,21 @@ impl Requests {
         homeless
     }
 
-    /// A peer has this block, which is wanted. `is_usable` tells whether a peer can be asked.
-    pub(super) fn announce(
-        &mut self,
-        hash: BlockHash,
-        peer: PeerId,
-        reason: Reason,
-        is_usable: impl Fn(PeerId) -> bool,
-    ) -> Announced {
+    /// A peer has this block, which is wanted.
+    pub(super) fn announce(&mut self, hash: BlockHash, peer: PeerId, reason: Reason) -> Announced {
         let Some(request) = self.wanted.get_mut(&hash) else {
             return self.introduce(hash, peer, reason, vec![peer]);
         };
         if !request.sources.contains(&peer) && request.sources.len() < MAX_SOURCES {
             request.sources.push(peer);
         }
-        let is_better = match request.place {
-            Place::Line(other) => !is_usable(other) || !request.sources.contains(&other) || other == peer,
-            Place::Asked(other, seq) => {
-                if other == peer {
-                    self.own_up(peer, seq);
-                }
-                false
-            }
-            Place::Resting(_) | Place::Nowhere => !request.tried.contains(&peer),
-            Place::Kept => return Announced::Taken,
-        };
-        if is_better || reason < self.wanted.get(&hash).map_or(reason, |request| request.rank.0) {
-            self.hasten(hash, reason, is_better.then_some(peer));
+        let rank = (request.rank.0.min(reason), request.rank.1, request.rank.2);
+        match request.place {
+            Place::Asked(other, seq) if other == peer => self.own_up(peer, seq),
+            Place::Resting(_) | Place::Nowhere if !request.tried.contains(&peer) => self.line_up(hash),
+            Place::Asked(..) | Place::Resting(_) | Place::Nowhere | Place::Waiting | Place::Kept => {}
         }
+        self.rank(hash, rank);
         Announced::Taken
     }
 
@@ -184,18 +190,26 @@ impl Requests {
         }
     }
 
-    /// Puts a request where it is served earlier.
-    fn hasten(&mut self, hash: BlockHash, reason: Reason, peer: Option<PeerId>) {
+    /// From here on blocks are listed in the order in which they are to be asked for.
+    pub(super) fn begin_list(&mut self) {
+        self.lists += 1;
+    }
+
+    /// This block is the next on the list.
+    pub(super) fn list(&mut self, hash: BlockHash) {
         let Some(request) = self.wanted.get(&hash) else { return };
-        let peer = match (request.place, peer) {
-            (_, Some(peer)) | (Place::Line(peer), None) => peer,
-            (Place::Asked(..) | Place::Resting(_) | Place::Kept | Place::Nowhere, None) => return,
-        };
-        self.take_out(hash);
-        if let Some(request) = self.wanted.get_mut(&hash) {
-            request.rank.0 = request.rank.0.min(reason);
+        let rank = (request.rank.0, Reverse(self.lists), self.next);
+        self.next += 1;
+        self.rank(hash, rank);
+    }
+
+    fn rank(&mut self, hash: BlockHash, rank: Rank) {
+        let Some(request) = self.wanted.get_mut(&hash) else { return };
+        if matches!(request.place, Place::Waiting) {
+            self.waiting.remove(&request.rank);
+            self.waiting.insert(rank, hash);
         }
-        self.line_up(hash, peer);
+        request.rank = rank;
     }
 
     /// An orphan waits for this block, and whoever brought that one is gone: this peer may have it.
@@ -217,60 +231,91 @@ impl Requests {
             return Announced::Refused;
         }
         line.introduced += 1;
-        let rank = (reason, self.next);
+        let rank = (reason, Reverse(0), self.next);
         self.next += 1;
         let (place, tried, by) = (Place::Nowhere, Vec::new(), Some(peer));
         self.wanted.insert(hash, Request { place, rank, attempt: 0, sources, tried, by });
-        self.line_up(hash, peer);
+        self.line_up(hash);
         Announced::Taken
     }
 
-    /// What to ask of a peer now: at most `most` blocks, at most `listed` of them for which no orphan waits.
+    /// What to ask of whom now, at most so many blocks. `whom` is given who announced a block and who did not bring it, and sees
+    /// what is asked of the peers already.
     pub(super) fn take(
         &mut self,
         now: Instant,
-        peer: PeerId,
-        mut most: usize,
-        mut listed: usize,
+        most: usize,
         is_moot: impl Fn(BlockHash) -> bool,
-    ) -> Vec<BlockHash> {
-        let mut blocks = Vec::new();
-        let mut void = Vec::new();
-        let Some(line) = self.lines.get_mut(&peer) else { return blocks };
-        for is_hunch in [false, true] {
-            let from = if is_hunch { &mut line.hunches } else { &mut line.waiting };
-            while let Some(entry) = from.first_entry() {
-                let is_listed = entry.key().0 == Reason::Listed;
-                if most == 0 || is_listed && listed == 0 || is_hunch && line.open_hunches >= MAX_HUNCHES {
-                    break;
-                }
-                let hash = entry.remove();
-                let Some(request) = self.wanted.get_mut(&hash) else { continue };
-                if is_moot(hash) {
-                    request.place = Place::Nowhere;
-                    void.push(hash);
-                    continue;
-                }
-                most -= 1;
-                listed -= usize::from(is_listed);
-                line.open_hunches += usize::from(is_hunch);
-                line.asked.insert(line.next, Asked { hash, at: now, is_hunch });
-                request.place = Place::Asked(peer, line.next);
-                line.next += 1;
-                self.asked += 1;
-                blocks.push(hash);
+        whom: impl Fn(&BTreeMap<PeerId, Line>, &[PeerId], &[PeerId]) -> Option<Chosen>,
+    ) -> BTreeMap<PeerId, Vec<BlockHash>> {
+        let mut asks: BTreeMap<PeerId, Vec<BlockHash>> = BTreeMap::new();
+        let (mut taken, mut passed_over, mut after) = (0, 0, None);
+        while taken < most && passed_over < MAX_PASSED_OVER {
+            let next = match after {
+                None => self.waiting.first_key_value(),
+                Some(rank) => self.waiting.range((Bound::Excluded(rank), Bound::Unbounded)).next(),
+            };
+            let Some((&rank, &hash)) = next else { break };
+            after = Some(rank);
+            if is_moot(hash) {
+                self.done(hash);
+                continue;
             }
+            let Some(request) = self.wanted.get(&hash) else { continue };
+            let Some(chosen) = whom(&self.lines, &request.sources, &request.tried) else {
+                passed_over += 1;
+                continue;
+            };
+            self.ask(now, hash, chosen);
+            asks.entry(chosen.peer).or_default().push(hash);
+            taken += 1;
         }
-        void.into_iter().for_each(|hash| self.done(hash));
-        blocks
+        asks
     }
 
-    /// A block came from this peer.
-    pub(super) fn landed(&mut self, now: Instant, peer: PeerId, hash: BlockHash) {
-        let Some(Place::Asked(at, seq)) = self.wanted.get(&hash).map(|request| request.place) else { return };
-        if let Some(line) = self.lines.get_mut(&peer).filter(|_| at == peer) {
-            line.landed = Some((line.landed.map_or(seq, |(last, _)| last.max(seq)), now));
-        }
+    fn ask(&mut self, now: Instant, hash: BlockHash, Chosen { peer, is_hunch }: Chosen) {
+        self.take_out(hash);
+        let (Some(request), Some(line)) = (self.wanted.get_mut(&hash), self.lines.get_mut(&peer)) else {
+            return;
+        };
+        line.open_hunches += usize::from(is_hunch);
+        line.asked.insert(line.next, Asked { hash, at: now, is_hunch });
+        request.place = Place::Asked(peer, line.next);
+        line.next += 1;
+        self.asked += 1;
+    }
+
+    /// What this peer is asked for on a hunch, if that is all: it need not have that, and says nothing.
+    pub(super) fn only_hunches(&self, peer: PeerId) -> bool {
+        self.lines.get(&peer).is_some_and(|line| line.open_hunches > 0 && line.open_hunches == line.asked.len())
+    }
+
+    /// Whether this block is asked of this peer, which has not announced it.
+    pub(super) fn is_hunch(&self, hash: BlockHash, peer: PeerId) -> bool {
+        let Some(Place::Asked(at, seq)) = self.wanted.get(&hash).map(|request| request.place) else { return false };
+        let asked = self.lines.get(&peer).filter(|_| at == peer).and_then(|line| line.asked.get(&seq));
+        asked.is_some_and(|asked| asked.is_hunch)
+    }
+
+    /// A block came from this peer: how long it took in its turn, if that is known, and what the peer does not have: it was asked for
+    /// that on a hunch, earlier.
+    pub(super) fn landed(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        hash: BlockHash,
+    ) -> (Option<Duration>, Vec<BlockHash>) {
+        let place = self.wanted.get(&hash).map(|request| request.place);
+        let (Some(Place::Asked(at, seq)), Some(line)) = (place, self.lines.get_mut(&peer)) else {
+            return (None, Vec::new());
+        };
+        let Some(asked) = line.asked.get(&seq).filter(|_| at == peer) else { return (None, Vec::new()) };
+        let begun = line.landed.map_or(asked.at, |(_, last)| last.max(asked.at));
+        line.landed = Some((line.landed.map_or(seq, |(last, _)| last.max(seq)), now));
+        let earlier = line.asked.range(..seq).filter(|(_, asked)| asked.is_hunch);
+        let mut skipped: Vec<BlockHash> = earlier.map(|(_, asked)| asked.hash).collect();
+        skipped.retain(|&hash| self.fail(hash, peer));
+        (Some(now - begun), skipped)
     }
 
     /// The peer is held, or let go: what it was asked for has its whole time then.
@@ -324,11 +369,11 @@ impl Requests {
         asked
     }
 
-    /// Passes a request on to one of `usable`, the preferred first.
-    pub(super) fn pass_on(&mut self, now: Instant, hash: BlockHash, usable: &[PeerId], is_awaited: bool) {
+    /// Others are to be asked.
+    pub(super) fn pass_on(&mut self, now: Instant, hash: BlockHash, is_awaited: bool) {
         let Some(request) = self.wanted.get_mut(&hash) else { return };
         request.attempt += 1;
-        self.find_place(now, hash, usable, is_awaited);
+        self.find_place(now, hash, is_awaited);
     }
 
     /// A block that came waits for its parents. It is wanted again if it has to go before they come.
@@ -351,7 +396,7 @@ impl Requests {
     }
 
     /// Ends the pauses that are over at `now`.
-    pub(super) fn wake(&mut self, now: Instant, usable: &[PeerId], is_awaited: impl Fn(BlockHash) -> bool) {
+    pub(super) fn wake(&mut self, now: Instant, is_awaited: impl Fn(BlockHash) -> bool) {
         while let Some(&(until, hash)) = self.resting.first().filter(|(until, _)| *until <= now) {
             self.resting.remove(&(until, hash));
             let Some(request) = self.wanted.get_mut(&hash) else { continue };
@@ -360,62 +405,47 @@ impl Requests {
             if !request.sources.is_empty() || is_awaited(hash) {
                 request.tried.clear();
             }
-            self.find_place(now, hash, usable, is_awaited(hash));
+            self.find_place(now, hash, is_awaited(hash));
         }
     }
 
     /// Ends all pauses: there is somebody new to ask.
-    pub(super) fn wake_all(
-        &mut self,
-        now: Instant,
-        usable: &[PeerId],
-        is_awaited: impl Fn(BlockHash) -> bool,
-    ) {
+    pub(super) fn wake_all(&mut self, now: Instant, is_awaited: impl Fn(BlockHash) -> bool) {
         let resting = std::mem::take(&mut self.resting);
         for (_, hash) in resting {
             if let Some(request) = self.wanted.get_mut(&hash) {
                 request.place = Place::Nowhere;
-                self.find_place(now, hash, usable, is_awaited(hash));
+                self.find_place(now, hash, is_awaited(hash));
             }
         }
     }
 
-    fn find_place(&mut self, now: Instant, hash: BlockHash, usable: &[PeerId], is_awaited: bool) {
+    fn find_place(&mut self, now: Instant, hash: BlockHash, is_awaited: bool) {
         let Some(request) = self.wanted.get_mut(&hash) else { return };
-        let Request { sources, tried, .. } = request;
-        let source = usable.iter().find(|peer| sources.contains(peer) && !tried.contains(peer));
-        let guess = usable.iter().find(|peer| !tried.contains(peer));
-        let is_vain = sources.is_empty() && !is_awaited && !tried.is_empty();
-        match source.or(guess) {
-            Some(&peer) => self.line_up(hash, peer),
-            None if is_vain && tried.len() >= self.lines.len() => self.done(hash),
-            None => {
-                let until = now + pause(request.attempt);
-                request.place = Place::Resting(until);
-                self.resting.insert((until, hash));
-            }
+        let is_vain = request.sources.is_empty() && !is_awaited && !request.tried.is_empty();
+        if self.lines.keys().any(|peer| !request.tried.contains(peer)) {
+            self.line_up(hash);
+        } else if is_vain {
+            self.done(hash);
+        } else {
+            let until = now + pause(request.attempt);
+            request.place = Place::Resting(until);
+            self.resting.insert((until, hash));
         }
     }
 
-    fn line_up(&mut self, hash: BlockHash, peer: PeerId) {
-        let (Some(request), Some(line)) = (self.wanted.get_mut(&hash), self.lines.get_mut(&peer)) else {
-            return;
-        };
-        let line = if request.sources.contains(&peer) { &mut line.waiting } else { &mut line.hunches };
-        line.insert(request.rank, hash);
-        request.place = Place::Line(peer);
+    fn line_up(&mut self, hash: BlockHash) {
+        self.take_out(hash);
+        let Some(request) = self.wanted.get_mut(&hash) else { return };
+        self.waiting.insert(request.rank, hash);
+        request.place = Place::Waiting;
     }
 
     /// Takes a request out of where it is.
     fn take_out(&mut self, hash: BlockHash) {
         let Some(request) = self.wanted.get_mut(&hash) else { return };
         match std::mem::replace(&mut request.place, Place::Nowhere) {
-            Place::Line(peer) => {
-                if let Some(line) = self.lines.get_mut(&peer) {
-                    line.waiting.remove(&request.rank);
-                    line.hunches.remove(&request.rank);
-                }
-            }
+            Place::Waiting => _ = self.waiting.remove(&request.rank),
             Place::Asked(peer, seq) => {
                 self.asked -= 1;
                 if let Some(line) = self.lines.get_mut(&peer) {
@@ -463,9 +493,16 @@ impl Requests {
         self.lines.get(&peer).map_or(0, |line| line.asked.len() - line.open_hunches)
     }
 
-    /// Whether blocks that the peer announced are asked of it or will be.
+    /// How many blocks are asked of this peer.
+    pub(super) fn load(&self, peer: PeerId) -> usize {
+        self.lines.get(&peer).map_or(0, |line| line.asked.len())
+    }
+
+    /// Whether blocks that the peer announced are asked for or will be.
     pub(super) fn is_busy(&self, peer: PeerId) -> bool {
-        self.asked_of(peer) > 0 || self.lines.get(&peer).is_some_and(|line| !line.waiting.is_empty())
+        let is_of = |hash| self.wanted.get(hash).is_some_and(|request| request.sources.contains(&peer));
+        let asked = || self.lines.values().flat_map(|line| line.asked.values().map(|asked| &asked.hash));
+        self.asked_of(peer) > 0 || self.waiting.values().any(is_of) || asked().any(is_of)
     }
 
     /// Whether nothing is asked for, nor will be before somebody says more or a pause ends.

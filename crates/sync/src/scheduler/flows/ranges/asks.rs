@@ -97,7 +97,8 @@ impl RangeFlow {
         if peer.reach() > top {
             return; // It will be asked for that.
         }
-        let start = top + 1;
+        // That it has the tip is shown by that: whoever has may have to bring what is known and not there.
+        let start = if peer.shown_height() < top { top } else { top + 1 };
         // What is asked of another already may be asked of this one too, but not much of it.
         let is_news = peer.announced.is_some_and(|hash| context.chain.fork_point(hash).is_none());
         let is_due = peer.poll_at <= now || is_news && self.askers() == 0;
