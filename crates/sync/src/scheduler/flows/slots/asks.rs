@@ -174,10 +174,12 @@ impl SlotFlow {
         } else if question.came == 0 || peer.highest >= peer.claimed {
             peer.has_told = true;
             peer.ended = peer.ended.max(Some(peer.claimed));
-            if question.came >= count {
+            if question.came >= count && peer.highest > question.highest {
                 // Its tip is further than it said.
                 peer.has_news = true;
-                peer.deaf_until = now;
+                if peer.was_useful {
+                    peer.deaf_until = now;
+                }
             }
         }
     }

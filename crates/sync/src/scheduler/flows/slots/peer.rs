@@ -82,6 +82,8 @@ pub(super) struct Question {
     pub(super) came: u32,
     /// The slot that the peer claimed then.
     pub(super) claimed: u64,
+    /// The highest slot of a block that it had sent before.
+    pub(super) highest: u64,
 }
 
 /// What is asked for.
@@ -210,6 +212,7 @@ impl SlotPeer {
             is_denied: false,
             came: 0,
             claimed: self.claimed,
+            highest: self.highest,
         });
         (self.alive, self.brought) = (now, now);
     }

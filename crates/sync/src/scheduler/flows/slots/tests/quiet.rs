@@ -1,0 +1,33 @@
+//! Whatever peers send, questions get rare once everything is there.
+
+use super::*;
+
+/// Our branch is held; the best chain leaves it below the tip.
+fn branches() -> (Vec<SimBlock>, Vec<SimBlock>) {
+    let best = trunk(260);
+    let ours = side(&best, 68, 4, 40, 3);
+    (best, ours)
+}
+
+/// Runs to the best chain. Then there is a look now and then.
+fn gets_quiet(sim: &mut Sim<SlotFlow>, best: &[SimBlock]) {
+    assert!(sim.run_while(seconds(60), |sim| sim.chain.best.len() < best.len()), "{:?}", sim.trace.last());
+    sim.run_while(sim.elapsed() + seconds(300), |_| true);
+    let asks = sim.asks.len();
+    sim.run_while(sim.elapsed() + seconds(600), |_| true);
+    let more = sim.asks.len() - asks;
+    assert!(more <= 12 * sim.peers.len(), "{more} more: {:?}", sim.trace.last());
+    assert!(asks < 200, "{asks} questions before");
+    assert!(sim.flow.is_caught_up());
+    assert!(!sim.dropped.contains_key(&PeerId(0)) && sim.chain.best == hashes(best));
+}
+
+#[test]
+fn a_full_answer_below_the_claim_is_not_asked_for_again() {
+    let (best, ours) = branches();
+    let low = Model { claim: Some(5), latency: Duration::from_millis(1), ..Model::honest(&best) };
+    let late = Model { joins_after: seconds(5), ..Model::honest(&best) };
+    let mut sim = sim(vec![late, low]);
+    holding(&mut sim, &ours);
+    gets_quiet(&mut sim, &best);
+}
