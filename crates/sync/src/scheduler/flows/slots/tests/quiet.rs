@@ -25,9 +25,11 @@ fn gets_quiet(sim: &mut Sim<SlotFlow>, best: &[SimBlock]) {
 #[test]
 fn a_full_answer_below_the_claim_is_not_asked_for_again() {
     let (best, ours) = branches();
-    let low = Model { claim: Some(5), latency: Duration::from_millis(1), ..Model::honest(&best) };
-    let late = Model { joins_after: seconds(5), ..Model::honest(&best) };
-    let mut sim = sim(vec![late, low]);
+    // While what the slow one has sent is back-filled, there is time for hundreds of questions to the other.
+    let slow = Model { latency: Duration::from_millis(700), ..Model::honest(&best[..=130]) };
+    let (latency, joins_after) = (Duration::from_millis(1), seconds(3));
+    let low = Model { claim: Some(5), latency, joins_after, per_block: Duration::ZERO, ..Model::honest(&best) };
+    let mut sim = sim(vec![slow, low]);
     holding(&mut sim, &ours);
     gets_quiet(&mut sim, &best);
 }
