@@ -28,8 +28,22 @@ fn a_full_answer_below_the_claim_is_not_asked_for_again() {
     // While what the slow one has sent is back-filled, there is time for hundreds of questions to the other.
     let slow = Model { latency: Duration::from_millis(700), ..Model::honest(&best[..=130]) };
     let (latency, joins_after) = (Duration::from_millis(1), seconds(3));
-    let low = Model { claim: Some(5), latency, joins_after, per_block: Duration::ZERO, ..Model::honest(&best) };
+    let low =
+        Model { claim: Some(5), latency, joins_after, per_block: Duration::ZERO, ..Model::honest(&best) };
     let mut sim = sim(vec![slow, low]);
     holding(&mut sim, &ours);
     gets_quiet(&mut sim, &best);
+}
+
+#[test]
+fn blocks_that_build_on_nothing_end() {
+    let (best, ours) = branches();
+    for claim in [5, 100_000, u64::MAX - 20, u64::MAX] {
+        let claim = Some(claim);
+        let forging = Model { forges_without_end: true, claim, ..Model::honest(&best) };
+        let late = Model { joins_after: seconds(5), ..Model::honest(&best) };
+        let mut sim = sim(vec![late, forging]);
+        holding(&mut sim, &ours);
+        gets_quiet(&mut sim, &best);
+    }
 }
