@@ -47,3 +47,14 @@ fn blocks_that_build_on_nothing_end() {
         gets_quiet(&mut sim, &best);
     }
 }
+
+#[test]
+fn a_block_in_the_last_slot_is_no_overflow() {
+    let best = trunk(100);
+    let last = slots(&best, 100, 5, [u64::MAX]);
+    // They never tell the end of their answer. One is back-filled, the other asked on.
+    let forging = Model { forges_from: Some(u64::MAX), mute_after: Some(1), ..Model::honest(&last[101..]) };
+    let mut sim = sim(vec![Model::honest(&best), forging.clone(), forging]);
+    holding(&mut sim, &best[..=50]);
+    gets_quiet(&mut sim, &best);
+}
