@@ -16,6 +16,9 @@ pub(super) use chain::{SimBlock, SimChain, branch, genesis, slots};
 use peers::SimPeer;
 pub(super) use peers::{Model, arrived};
 
+/// A flow for which more happens than this goes round in circles. The random cases of slots stay below 20,000.
+const MAX_EVENTS: u64 = 1_000_000;
+
 /// What the flows have in common.
 pub(super) trait Machine {
     fn handle(&mut self, now: Instant, input: FlowInput, context: &mut FlowContext<'_>);
@@ -35,6 +38,8 @@ pub(super) struct Sim<M> {
     queue: BinaryHeap<Reverse<(Instant, u64)>>,
     due: BTreeMap<u64, Event>,
     sequence: u64,
+    /// What has happened so far, and ticks.
+    events: u64,
     /// How many blocks may be ahead of what the sink has applied.
     pub(super) window: usize,
     pub(super) byte_room: u64,
@@ -76,6 +81,7 @@ impl<M: Machine> Sim<M> {
             queue: BinaryHeap::new(),
             due: BTreeMap::new(),
             sequence: 0,
+            events: 0,
             window: 1024,
             byte_room: 64 << 20,
             sink_rate: None,
@@ -131,6 +137,8 @@ impl<M: Machine> Sim<M> {
     pub(super) fn run_while(&mut self, limit: Duration, goes_on: impl Fn(&Self) -> bool) -> bool {
         let end = self.start + limit;
         while goes_on(self) {
+            self.events += 1;
+            assert!(self.events <= MAX_EVENTS, "endless: {:?}", self.trace.last());
             let event = self.queue.peek().map(|Reverse((at, _))| *at);
             let deadline = self.flow.deadline();
             let Some(next) = event.into_iter().chain(deadline).min() else { return false };

@@ -39,6 +39,8 @@ pub(in super::super) struct Model {
     pub(in super::super) reverses: bool,
     /// From this index on it sends blocks that build on nothing.
     pub(in super::super) forges_from: Option<u64>,
+    /// Whatever slots it is asked for, it sends blocks in them that build on nothing.
+    pub(in super::super) forges_without_end: bool,
     /// It sends every block twice.
     pub(in super::super) repeats: bool,
     /// It answers questions for ancestors.
@@ -65,6 +67,7 @@ impl Model {
             trickles: false,
             reverses: false,
             forges_from: None,
+            forges_without_end: false,
             repeats: false,
             knows_ancestors: true,
             pruned_below: 0,
@@ -109,6 +112,11 @@ impl SimPeer {
                 let heights = *start..*start + u64::from(*count);
                 let asked = model.chain.iter().filter(|block| heights.contains(&block.index));
                 asked.filter(is_there).cloned().collect()
+            }
+            Want::SlotRange { start, count } if model.forges_without_end => {
+                let nothing = BlockHash::from_bytes([id.0 as u8 + 1; 32]);
+                let slots = *start..=start.saturating_add(u64::from(*count) - 1);
+                slots.map(|slot| SimBlock::new(nothing, slot, 2000 + id.0, true)).collect()
             }
             Want::SlotRange { start, count } => {
                 let asked = model.chain.iter().filter(|block| block.index >= *start).filter(is_there);

@@ -89,7 +89,7 @@ impl SlotFlow {
             };
             let is_brought = self.peers.values().any(is_same);
             let room = self.room(context).max(BRANCH_ROOM);
-            return (!is_brought).then(|| (low.max(peer.highest + 1), count(room)));
+            return (!is_brought).then(|| (low.max(peer.highest.saturating_add(1)), count(room)));
         }
         if line == Line::Unknown && peer.is_ahead(slot) {
             // Whoever leads may bring what it has.
@@ -171,13 +171,19 @@ impl SlotFlow {
             self.outputs.push_back(FlowOutput::Disbelieve(id));
             self.outputs.push_back(FlowOutput::Penalise(id, fault.clone()));
             self.failed(now, id, fault);
-        } else if question.came == 0 || peer.highest >= peer.claimed {
+        } else if question.came == 0
+            || peer.highest >= peer.claimed
+            || peer.strays > self.options.max_back_fill
+        {
+            // Further up, no way leads from what it sends to the tree: it is looked first whether one does from here.
             peer.has_told = true;
             peer.ended = peer.ended.max(Some(peer.claimed));
-            if question.came >= count {
+            if question.came >= count && peer.highest > question.highest {
                 // Its tip is further than it said.
                 peer.has_news = true;
-                peer.deaf_until = now;
+                if peer.was_useful {
+                    peer.deaf_until = now;
+                }
             }
         }
     }

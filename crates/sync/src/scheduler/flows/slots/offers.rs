@@ -73,6 +73,7 @@ impl SlotFlow {
             peer.highest = peer.highest.max(slot);
             if !is_linked && !is_known {
                 peer.strayed = peer.strayed.max(Some(slot));
+                peer.strays = peer.strays.saturating_add(1);
             }
         }
         let step = Step { header: head.header, slot, server: id, body };
@@ -159,7 +160,7 @@ impl SlotFlow {
         self.anchor = Anchor::Fast;
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if is_new {
-            (peer.was_useful, peer.unlinked) = (true, 0);
+            (peer.was_useful, peer.unlinked, peer.strays) = (true, 0, 0);
         }
         peer.strayed = peer.strayed.filter(|&strayed| strayed > slot);
         if slot >= peer.shown_slot {

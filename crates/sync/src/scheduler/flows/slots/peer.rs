@@ -25,6 +25,8 @@ pub(super) struct SlotPeer {
     pub(super) highest: u64,
     /// A block in this slot, which it has sent, builds on nothing that is known: its chain is another.
     pub(super) strayed: Option<u64>,
+    /// So many blocks that it has sent in answers build on nothing that is known, since one of its blocks was new.
+    pub(super) strays: usize,
     /// It has shown its tip, or that it can't.
     pub(super) has_told: bool,
     /// Tips up to this slot are known, or can't be: they are not asked for again.
@@ -82,6 +84,8 @@ pub(super) struct Question {
     pub(super) came: u32,
     /// The slot that the peer claimed then.
     pub(super) claimed: u64,
+    /// The highest slot of a block that it had sent before.
+    pub(super) highest: u64,
 }
 
 /// What is asked for.
@@ -147,6 +151,7 @@ impl SlotPeer {
             shown_slot: 0,
             highest: 0,
             strayed: None,
+            strays: 0,
             has_told: false,
             ended: None,
             has_news: false,
@@ -210,6 +215,7 @@ impl SlotPeer {
             is_denied: false,
             came: 0,
             claimed: self.claimed,
+            highest: self.highest,
         });
         (self.alive, self.brought) = (now, now);
     }

@@ -2,6 +2,7 @@
 
 mod backfill;
 mod past;
+mod quiet;
 mod random;
 
 use tipward_peer::Want;

@@ -108,7 +108,7 @@ fn run(world: &World) -> (Sim<RangeFlow>, Vec<SimBlock>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn one_honest_peer_is_enough(world in world()) {
