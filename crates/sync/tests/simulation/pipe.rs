@@ -109,6 +109,11 @@ impl<T> Pipe<T> {
         self.queue.iter().filter_map(|(_, item)| if let Item::Block(hash) = item { Some(hash) } else { None })
     }
 
+    /// Whether it still answers what it was asked.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.sending.is_some() || !self.queue.is_empty()
+    }
+
     /// Sets the next bytes on their way; tells when they will have come. Nothing if something is on its way already, or
     /// nothing can be.
     pub(crate) fn advance(

@@ -43,7 +43,8 @@ impl InventoryFlow {
         let is_moot = |hash| chain.fork_point(hash).is_some() || rejected.contains(hash);
         let usual = peers.values().filter_map(|peer| peer.pace).min_by(f64::total_cmp).unwrap_or(1.0);
         let whom = |lines: &BTreeMap<PeerId, Line>, sources: &[PeerId], tried: &[PeerId]| {
-            let may_guess = !sources.iter().any(|source| able.contains(source) && !tried.contains(source));
+            let can = |id: &PeerId| peers.get(id).is_some_and(|peer| peer.can_be_asked(now));
+            let may_guess = !sources.iter().any(|source| can(source) && !tried.contains(source));
             let choice = able.iter().filter(|id| !tried.contains(id)).filter_map(|&id| {
                 let (peer, line) = (peers.get(&id)?, lines.get(&id)?);
                 let is_hunch = !sources.contains(&id);
@@ -58,7 +59,7 @@ impl InventoryFlow {
             let is_better = |a: &(bool, f64, Chosen), b: &(bool, f64, Chosen)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1));
             choice.min_by(is_better).map(|(.., chosen)| chosen)
         };
-        let asks = self.requests.take(now, most, is_moot, whom);
+        let asks = self.requests.take(now, most, &able, is_moot, whom);
         for (id, blocks) in asks {
             let was_idle = self.requests.load(id) == blocks.len();
             if let Some(peer) = self.peers.get_mut(&id).filter(|_| was_idle) {

@@ -7,6 +7,8 @@ use std::{
 
 use tipward_peer::wire::BlockHash;
 
+use super::requests::Rank;
+
 /// After so long a request is passed on to another peer, counted from when the peer had nothing else to send before.
 pub(super) const REQUEST_EXPIRY: Duration = Duration::from_secs(30);
 /// For how many blocks a peer that did not announce them is asked at a time.
@@ -15,6 +17,8 @@ pub(super) const MAX_HUNCHES: usize = 16;
 /// The requests that one peer is to serve.
 #[derive(Debug, Default)]
 pub(super) struct Line {
+    /// Blocks that wait and that the peer has announced.
+    pub(super) announced: BTreeMap<Rank, BlockHash>,
     /// By the order of asking.
     pub(super) asked: BTreeMap<u64, Asked>,
     /// How many of those are hunches.

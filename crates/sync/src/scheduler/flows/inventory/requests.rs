@@ -74,7 +74,7 @@ pub(super) enum Left {
 }
 
 /// In this order blocks are asked for: the latest list that tells it begins where the chain ends.
-type Rank = (Reason, Reverse<u64>, u64);
+pub(super) type Rank = (Reason, Reverse<u64>, u64);
 
 /// A peer as the one to ask for a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,6 +170,9 @@ impl Requests {
         };
         if !request.sources.contains(&peer) && request.sources.len() < MAX_SOURCES {
             request.sources.push(peer);
+            if let (Place::Waiting, Some(line)) = (request.place, self.lines.get_mut(&peer)) {
+                line.announced.insert(request.rank, hash);
+            }
         }
         let rank = (request.rank.0.min(reason), request.rank.1, request.rank.2);
         match request.place {
@@ -204,12 +207,17 @@ impl Requests {
     }
 
     fn rank(&mut self, hash: BlockHash, rank: Rank) {
-        let Some(request) = self.wanted.get_mut(&hash) else { return };
-        if matches!(request.place, Place::Waiting) {
-            self.waiting.remove(&request.rank);
-            self.waiting.insert(rank, hash);
+        let Some(request) = self.wanted.get(&hash) else { return };
+        let is_waiting = matches!(request.place, Place::Waiting);
+        if is_waiting {
+            self.take_out(hash);
         }
-        request.rank = rank;
+        if let Some(request) = self.wanted.get_mut(&hash) {
+            request.rank = rank;
+        }
+        if is_waiting {
+            self.line_up(hash);
+        }
     }
 
     /// An orphan waits for this block, and whoever brought that one is gone: this peer may have it.
@@ -240,11 +248,13 @@ impl Requests {
     }
 
     /// What to ask of whom now, at most so many blocks. `whom` is given who announced a block and who did not bring it, and sees
-    /// what is asked of the peers already.
+    /// what is asked of the peers already. Each of `idle` that is not asked for anything then is asked for a block that it has
+    /// announced: what others have announced, and do not bring, must not keep it waiting.
     pub(super) fn take(
         &mut self,
         now: Instant,
         most: usize,
+        idle: &BTreeSet<PeerId>,
         is_moot: impl Fn(BlockHash) -> bool,
         whom: impl Fn(&BTreeMap<PeerId, Line>, &[PeerId], &[PeerId]) -> Option<Chosen>,
     ) -> BTreeMap<PeerId, Vec<BlockHash>> {
@@ -268,6 +278,16 @@ impl Requests {
             };
             self.ask(now, hash, chosen);
             asks.entry(chosen.peer).or_default().push(hash);
+            taken += 1;
+        }
+        for &peer in idle.iter().filter(|peer| self.load(**peer) == 0).collect::<Vec<_>>() {
+            let own = self.lines.get(&peer).map(|line| line.announced.values().take(MAX_PASSED_OVER));
+            let is_new = |hash: &&BlockHash| {
+                self.wanted.get(*hash).is_some_and(|request| !request.tried.contains(&peer)) && !is_moot(**hash)
+            };
+            let Some(&hash) = own.and_then(|mut own| own.find(is_new)).filter(|_| taken < most) else { continue };
+            self.ask(now, hash, Chosen { peer, is_hunch: false });
+            asks.entry(peer).or_default().push(hash);
             taken += 1;
         }
         asks
@@ -358,6 +378,9 @@ impl Requests {
         let Some(request) = self.wanted.get_mut(&hash) else { return false };
         let before = request.sources.len();
         request.sources.retain(|source| *source != peer);
+        if let (Place::Waiting, Some(line)) = (request.place, self.lines.get_mut(&peer)) {
+            line.announced.remove(&request.rank);
+        }
         request.sources.len() < before
     }
 
@@ -439,13 +462,25 @@ impl Requests {
         let Some(request) = self.wanted.get_mut(&hash) else { return };
         self.waiting.insert(request.rank, hash);
         request.place = Place::Waiting;
+        for source in &request.sources {
+            if let Some(line) = self.lines.get_mut(source) {
+                line.announced.insert(request.rank, hash);
+            }
+        }
     }
 
     /// Takes a request out of where it is.
     fn take_out(&mut self, hash: BlockHash) {
         let Some(request) = self.wanted.get_mut(&hash) else { return };
         match std::mem::replace(&mut request.place, Place::Nowhere) {
-            Place::Waiting => _ = self.waiting.remove(&request.rank),
+            Place::Waiting => {
+                self.waiting.remove(&request.rank);
+                for source in &request.sources {
+                    if let Some(line) = self.lines.get_mut(source) {
+                        line.announced.remove(&request.rank);
+                    }
+                }
+            }
             Place::Asked(peer, seq) => {
                 self.asked -= 1;
                 if let Some(line) = self.lines.get_mut(&peer) {

@@ -268,9 +268,14 @@ fn nothing_is_asked_during_a_pause_above_the_stop_or_without_room() {
 fn what_is_asked_for_is_bounded() {
     let chain = trunk(2000);
     let few = SyncOptions { max_in_flight: 20, ..options() };
-    let mut sim = Sim::with(&few, 500, false, 0, vec![Model::honest(&chain); 3]);
+    let mut sim = Sim::with(&few, 500, false, 0, vec![Model::honest(&chain)]);
     sim.run();
     assert_eq!((sim.accepted.len(), sim.most_asked), (2000, 20));
+    // All who claim to have more bring it, each so many.
+    let mut sim = Sim::with(&few, 500, false, 0, vec![Model::honest(&chain); 3]);
+    sim.run();
+    assert_eq!(sim.accepted.len(), 2000);
+    assert!((41..=60).contains(&sim.most_asked), "{}", sim.most_asked);
 
     let mut sim = Sim::new(vec![Model::honest(&chain)]);
     sim.run();
