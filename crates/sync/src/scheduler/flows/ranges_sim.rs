@@ -16,7 +16,7 @@ pub(super) use chain::{SimBlock, SimChain, branch, genesis, slots};
 use peers::SimPeer;
 pub(super) use peers::{Model, arrived};
 
-/// A flow for which more happens than this goes round in circles. The random cases of slots stay below 20,000.
+/// A flow for which more happens than this goes round in circles. The random cases of slots need some 20,000 at most.
 const MAX_EVENTS: u64 = 1_000_000;
 
 /// What the flows have in common.
