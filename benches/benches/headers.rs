@@ -29,9 +29,7 @@ fn headers(criterion: &mut Criterion) {
             for raw in &raw {
                 let header = Header::from(BlockHeader::from_bytes(raw));
                 let branch = tree.branch(header.parent).expect("each header is the child of the one before");
-                let checked = rules.check(&header, &branch, UnixTime::MAX);
-                drop(branch);
-                if let Ok(facts) = checked {
+                if let Ok(facts) = rules.check(&header, &branch, UnixTime::MAX) {
                     tree.insert(&header, facts);
                 }
             }

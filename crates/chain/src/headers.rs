@@ -68,9 +68,10 @@ impl HeaderChain {
     /// # Errors
     /// The store can't be opened, what it holds is no chain, or the checkpoint can't be started from.
     pub fn open_with(path: &Path, coin: &dyn Coin, options: HeaderOptions) -> Result<Self, StoreError> {
+        let HeaderOptions { max_height, start, clock } = options;
         let rules = coin.rules();
         let genesis = coin.genesis_header();
-        let mut tree = match &options.start {
+        let mut tree = match start {
             Some(start) => start.tree(&*rules)?,
             None => {
                 let facts = rules.read(&genesis);
@@ -85,11 +86,9 @@ impl HeaderChain {
             let branch = branch.ok_or_else(|| format!("its parent {} is not there", header.parent))?;
             // It was there in time once, whatever the clock says now.
             let facts = rules.check(&header, &branch, UnixTime::MAX).map_err(|error| error.to_string())?;
-            drop(branch);
             tree.insert(&header, facts);
             Ok(())
         })?;
-        let HeaderOptions { max_height, clock, .. } = options;
         let genesis = coin.genesis_block();
         let max_side_headers = MAX_SIDE_HEADERS;
         Ok(Self { tree, rules, store, genesis, start, given, max_height, max_side_headers, clock })
@@ -106,9 +105,7 @@ impl HeaderChain {
         let now = (self.clock)();
         for (count, header) in headers.iter().enumerate() {
             let branch = self.tree.branch(header.parent).expect("the parent was found or added before");
-            let checked = self.rules.check(header, &branch, now);
-            drop(branch);
-            match checked {
+            match self.rules.check(header, &branch, now) {
                 Ok(facts) => drop(self.tree.add(header, facts)),
                 // Nothing is wrong with it but the time. The clock may be ours that is wrong.
                 Err(error @ HeaderError::TimeTooNew { .. }) => {

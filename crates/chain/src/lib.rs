@@ -48,4 +48,4 @@ pub use error::HeaderError;
 pub use headers::{HeaderChain, HeaderOptions};
 pub use node::{Node, NodeBuilder, NodeError};
 pub use store::{HeaderStore, StoreError};
-pub use tree::BlockTree;
+pub use tree::{BlockTree, TreeBranch};

@@ -190,7 +190,7 @@ impl BlockTree {
 
     /// The chain that ends with this header, as rules look at it.
     #[must_use]
-    pub fn branch(&self, hash: BlockHash) -> Option<impl Branch> {
+    pub fn branch(&self, hash: BlockHash) -> Option<TreeBranch<'_>> {
         Some(TreeBranch { tree: self, at: self.find(hash)? })
     }
 
@@ -308,8 +308,9 @@ impl BlockTree {
     }
 }
 
-/// The chain that ends with one entry.
-struct TreeBranch<'a> {
+/// The chain that ends with one header of a tree. See [`BlockTree::branch`].
+#[derive(Debug, Clone, Copy)]
+pub struct TreeBranch<'a> {
     tree: &'a BlockTree,
     at: u32,
 }
