@@ -13,7 +13,8 @@ use tipward_sync::{
 use crate::{BlockTree, Checkpoint, Coin, HeaderError, HeaderRules, HeaderStore, StoreError};
 
 /// How many headers beside the best chain are kept; real chains have a handful. When there are more, three quarters of so
-/// many stay, of the branches with the most work.
+/// many stay, of the branches with the most work: one that was best a moment ago, to which a sink may still have to go back, is
+/// the last to go.
 const MAX_SIDE_HEADERS: usize = 100_000;
 /// Then branches also go that end so many blocks below the tip.
 const MAX_SIDE_DEPTH: u64 = 50_000;
@@ -52,6 +53,8 @@ pub struct HeaderChain {
     max_height: Option<u64>,
     max_side_headers: usize,
     clock: fn() -> UnixTime,
+    /// The log has a warning already that a header was from the future: peers must not fill it.
+    has_warned: bool,
 }
 
 impl HeaderChain {
@@ -91,13 +94,31 @@ impl HeaderChain {
         })?;
         let genesis = coin.genesis_block();
         let max_side_headers = MAX_SIDE_HEADERS;
-        Ok(Self { tree, rules, store, genesis, start, given, max_height, max_side_headers, clock })
+        let has_warned = false;
+        Ok(Self {
+            tree,
+            rules,
+            store,
+            genesis,
+            start,
+            given,
+            max_height,
+            max_side_headers,
+            clock,
+            has_warned,
+        })
     }
 
     /// The tree.
     #[must_use]
     pub fn tree(&self) -> &BlockTree {
         &self.tree
+    }
+
+    /// Genesis, or the checkpoint that the chain starts at.
+    #[must_use]
+    pub fn start(&self) -> BlockId {
+        self.start
     }
 
     /// Checks new headers and adds them to the tree, up to the first whose time has not come. Returns how many.
@@ -109,7 +130,9 @@ impl HeaderChain {
                 Ok(facts) => drop(self.tree.add(header, facts)),
                 // Nothing is wrong with it but the time. The clock may be ours that is wrong.
                 Err(error @ HeaderError::TimeTooNew { .. }) => {
-                    tracing::warn!(%error, "passed over for now");
+                    if !std::mem::replace(&mut self.has_warned, true) {
+                        tracing::warn!(%error, "passed over for now, as will be others");
+                    }
                     return Ok(count);
                 }
                 Err(error) => return Err(error),

@@ -181,16 +181,44 @@ fn the_daa_begins_with_the_child_of_its_height() {
         }))
     };
     let mut line = Line::new(2016, 1_500_000_000, 0x1c05_a3f4);
-    (0..983).for_each(|_| line.push_after(300, 0x1c05_a3f4));
-    assert_eq!((line.tip().id.height, line.required(network(false), 300)), (2999, 0x1c05_a3f4));
-    line.push_after(300, 0x1c05_a3f4);
-    let harder = line.required(network(false), 300);
+    (0..983).for_each(|_| line.push_after(200, 0x1c05_a3f4));
+    assert_eq!((line.tip().id.height, line.required(network(false), 200)), (2999, 0x1c05_a3f4));
+    line.push_after(200, 0x1c05_a3f4);
+    let harder = line.required(network(false), 200);
     assert!((0x1c02_d000..0x1c02_d400).contains(&harder), "half of it, and no more than half: {harder:08x}");
     assert_eq!(line.required(network(true), 1200), harder);
     assert_eq!(
         (line.required(network(true), 1201), line.required(network(false), 1201)),
         (0x1d00_ffff, harder)
     );
+}
+
+/// Of blocks with equal times, which one is in the middle depends on the order of the exchanges.
+#[test]
+fn the_middle_one_of_three_blocks() {
+    let network =
+        &Network { difficulty: Difficulty::Daa { height: 0, easy_when_late: false }, ..Network::BSV.clone() };
+    for (times, middle) in [
+        ([1, 2, 3], 1),
+        ([1, 3, 2], 2),
+        ([3, 1, 2], 2),
+        ([3, 2, 1], 1),
+        ([2, 1, 1], 1),
+        ([1, 1, 2], 1),
+        ([1, 2, 1], 2),
+        ([1, 2, 2], 1),
+        ([2, 1, 2], 0),
+        ([2, 2, 1], 1),
+        ([1, 1, 1], 1),
+    ] {
+        let mut line = Line::new(0, 1_500_000_000, 0x1c05_a3f4);
+        (0..200).for_each(|_| line.push_after(600, 0x1c05_a3f4));
+        let before = line.tip().time;
+        times.iter().for_each(|seconds| line.push(before + seconds * 100, 0x1c05_a3f4));
+        let (first, last) = (line.nodes[203 - 144 - 1], line.nodes[201 + middle]);
+        let work = last.work.checked_sub(first.work).unwrap().scaled(600, last.time - first.time);
+        assert_eq!(line.required(network, 600), work.to_target().to_compact().0, "{times:?}");
+    }
 }
 
 proptest! {
