@@ -5,10 +5,12 @@ use std::{fmt, sync::Arc};
 use tipward_sync::{
     Block, BlockHead,
     peer::{
-        Protocol,
-        wire::{BlockHash, Header, bitcoin::Work},
+        Protocol, UnixTime,
+        wire::{Header, bitcoin::Work},
     },
 };
+
+use crate::{Branch, HeaderError, HeaderFacts};
 
 /// A network, as a node needs it.
 pub trait Coin: Send + Sync + fmt::Debug {
@@ -37,13 +39,27 @@ pub trait Coin: Send + Sync + fmt::Debug {
     fn genesis_block(&self) -> Block;
 }
 
-/// What makes a header valid by itself, and what it weighs in the choice between branches.
+/// What makes a header valid, and what it weighs in the choice between branches.
 pub trait HeaderRules: Send + Sync + fmt::Debug {
-    /// The work of a header at this height.
+    /// What a header says, once everything about it was checked that can be without knowing its place in the chain.
     ///
     /// # Errors
     /// The rule that it breaks.
-    fn check(&self, header: &Header, height: u64) -> Result<Work, HeaderError>;
+    fn read(&self, header: &Header) -> Result<HeaderFacts, HeaderError>;
+
+    /// What a header says, once it was checked as the next one of a branch. It may be valid `now` that was not before.
+    ///
+    /// # Errors
+    /// The rule that it breaks.
+    fn check(&self, header: &Header, branch: &dyn Branch, now: UnixTime) -> Result<HeaderFacts, HeaderError>;
+
+    /// From what height on headers are needed to check any that follows the one at `height`.
+    fn past(&self, height: u64) -> u64;
+
+    /// Work that the chain is known to have: once that is there, branches with less are not kept.
+    fn min_work(&self) -> Work {
+        Work::ZERO
+    }
 
     /// What a block says about itself in its first bytes, once everything about its header was checked that can be without
     /// knowing its place in the chain.
@@ -51,48 +67,4 @@ pub trait HeaderRules: Send + Sync + fmt::Debug {
     /// # Errors
     /// There is no header, or the rule that it breaks.
     fn read_head(&self, start: &[u8]) -> Result<BlockHead, HeaderError>;
-}
-
-/// Why a header is refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum HeaderError {
-    /// It does not have the length of a header.
-    #[error("a header of {len} bytes")]
-    Length {
-        /// The length in bytes.
-        len: usize,
-    },
-    /// Its target is none, or easier than the network allows.
-    #[error("header {hash} claims target {bits}, easier than the network's limit or no target")]
-    Target {
-        /// The block.
-        hash: BlockHash,
-        /// The target it claims, in compact form.
-        bits: String,
-    },
-    /// Its hash misses its target.
-    #[error("header {hash} lacks proof of work for its target {bits}")]
-    ProofOfWork {
-        /// The block.
-        hash: BlockHash,
-        /// The target it claims, in compact form.
-        bits: String,
-    },
-    /// Its parent is not the header before it.
-    #[error("header {hash} does not follow the header before it")]
-    NotLinked {
-        /// The block.
-        hash: BlockHash,
-    },
-    /// It is of a chain that shares this one's past and protocol, and has parted from it.
-    #[error("header {hash} belongs to another chain: at height {height} this one has {expected}")]
-    OtherChain {
-        /// The block.
-        hash: BlockHash,
-        /// Its height.
-        height: u64,
-        /// The block that this chain has there.
-        expected: BlockHash,
-    },
 }

@@ -1,16 +1,43 @@
 //! The header chain: tree, rules and store together, as the scheduler wants it.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::UNIX_EPOCH};
 
 use tipward_sync::{
-    Accepted, Block, BlockHead, BlockId, Chain, RefusedHeaders, Update,
-    peer::wire::{BlockHash, Header, bitcoin::Work},
+    Accepted, Block, BlockHead, BlockId, Chain, RefusedHeaders,
+    peer::{
+        UnixTime,
+        wire::{BlockHash, Header},
+    },
 };
 
-use crate::{BlockTree, Coin, HeaderError, HeaderRules, HeaderStore, StoreError};
+use crate::{BlockTree, Checkpoint, Coin, HeaderError, HeaderRules, HeaderStore, StoreError};
 
-/// How many headers beside the best chain are kept, unless they can make another branch best. Real chains have a handful.
+/// How many headers beside the best chain are kept; real chains have a handful. When there are more, three quarters of so
+/// many stay, of the branches with the most work: one that was best a moment ago, to which a sink may still have to go back, is
+/// the last to go.
 const MAX_SIDE_HEADERS: usize = 100_000;
+/// Then branches also go that end so many blocks below the tip.
+const MAX_SIDE_DEPTH: u64 = 50_000;
+
+/// How a [`HeaderChain`] is opened.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct HeaderOptions {
+    /// Headers that extend the best chain above this height are passed over; `None`. A branch may be longer, for it must be
+    /// able to show that it has more work.
+    pub max_height: Option<u64>,
+    /// Where to start instead of at genesis; `None`. A file belongs to one start, which has to be given each time.
+    pub start: Option<Checkpoint>,
+    /// Tells the present time; the system's clock. Headers from the future are passed over until their time has come.
+    pub clock: fn() -> UnixTime,
+}
+
+impl Default for HeaderOptions {
+    fn default() -> Self {
+        let clock = || UnixTime::since_epoch(UNIX_EPOCH.elapsed().unwrap_or_default());
+        Self { max_height: None, start: None, clock }
+    }
+}
 
 /// All headers of a network: checked, stored, and the best branch known.
 #[derive(Debug)]
@@ -19,30 +46,67 @@ pub struct HeaderChain {
     rules: Box<dyn HeaderRules>,
     store: HeaderStore,
     genesis: Block,
-    /// Headers that extend the best chain above this height are passed over.
+    /// Genesis, or the checkpoint. Nothing forks off below it.
+    start: BlockId,
+    /// How many headers of the tree are not from the store: genesis, or a checkpoint's.
+    given: usize,
     max_height: Option<u64>,
+    max_side_headers: usize,
+    clock: fn() -> UnixTime,
+    /// The log has a warning already that a header was from the future: peers must not fill it.
+    has_warned: bool,
 }
 
 impl HeaderChain {
-    /// Opens the store and rebuilds the tree from it. Later, headers that extend the best chain above `max_height` are not
-    /// taken; a branch may be longer, for it must be able to show that it has more work.
+    /// Opens the store and rebuilds the tree from it. Headers that extend the best chain above `max_height` are not taken.
     ///
     /// # Errors
     /// The store can't be opened, or what it holds is no chain.
     pub fn open(path: &Path, coin: &dyn Coin, max_height: Option<u64>) -> Result<Self, StoreError> {
-        let (rules, store) = (coin.rules(), HeaderStore::open(path, coin)?);
+        Self::open_with(path, coin, HeaderOptions { max_height, ..HeaderOptions::default() })
+    }
+
+    /// Opens the store and rebuilds the tree from it.
+    ///
+    /// # Errors
+    /// The store can't be opened, what it holds is no chain, or the checkpoint can't be started from.
+    pub fn open_with(path: &Path, coin: &dyn Coin, options: HeaderOptions) -> Result<Self, StoreError> {
+        let HeaderOptions { max_height, start, clock } = options;
+        let rules = coin.rules();
         let genesis = coin.genesis_header();
-        let work = rules.check(&genesis, 0).map_err(|error| StoreError::damaged(path, error.to_string()))?;
-        let mut tree = BlockTree::new(&genesis, work);
+        let mut tree = match start {
+            Some(start) => start.tree(&*rules)?,
+            None => {
+                let facts = rules.read(&genesis);
+                BlockTree::new(&genesis, facts.map_err(|error| StoreError::damaged(path, error.to_string()))?)
+            }
+        };
+        let (start, given) = (tree.tip(), tree.len());
+        let store = HeaderStore::open(path, coin, start.hash)?;
         store.load(|raw| {
             let header = coin.parse_header(raw).map_err(|error| error.to_string())?;
-            let parent = tree.get(header.parent);
-            let parent = parent.ok_or_else(|| format!("its parent {} is not there", header.parent))?;
-            let work = rules.check(&header, parent.height + 1).map_err(|error| error.to_string())?;
-            tree.insert(&header, work);
+            let branch = tree.branch(header.parent);
+            let branch = branch.ok_or_else(|| format!("its parent {} is not there", header.parent))?;
+            // It was there in time once, whatever the clock says now.
+            let facts = rules.check(&header, &branch, UnixTime::MAX).map_err(|error| error.to_string())?;
+            tree.insert(&header, facts);
             Ok(())
         })?;
-        Ok(Self { tree, rules, store, genesis: coin.genesis_block(), max_height })
+        let genesis = coin.genesis_block();
+        let max_side_headers = MAX_SIDE_HEADERS;
+        let has_warned = false;
+        Ok(Self {
+            tree,
+            rules,
+            store,
+            genesis,
+            start,
+            given,
+            max_height,
+            max_side_headers,
+            clock,
+            has_warned,
+        })
     }
 
     /// The tree.
@@ -51,16 +115,48 @@ impl HeaderChain {
         &self.tree
     }
 
-    /// The work of each of these new headers, in order.
-    fn check(&self, headers: &[Header], below: u64) -> Result<Vec<Work>, HeaderError> {
-        (below..).zip(headers).map(|(height, header)| self.rules.check(header, height)).collect()
+    /// Genesis, or the checkpoint that the chain starts at.
+    #[must_use]
+    pub fn start(&self) -> BlockId {
+        self.start
     }
 
-    /// Whether a run on top of `parent` has to be kept. What can become best always is; of the rest, so much is.
-    fn has_room(&self, parent: BlockHash, works: &[Work]) -> bool {
-        let total = self.tree.work(parent).unwrap_or_default() + works.iter().copied().sum();
-        let best = self.tree.work(self.tree.tip().hash).unwrap_or_default();
-        total > best || self.tree.side_headers() + works.len() <= MAX_SIDE_HEADERS
+    /// Checks new headers and adds them to the tree, up to the first whose time has not come. Returns how many.
+    fn add(&mut self, headers: &[Header]) -> Result<usize, HeaderError> {
+        let now = (self.clock)();
+        for (count, header) in headers.iter().enumerate() {
+            let branch = self.tree.branch(header.parent).expect("the parent was found or added before");
+            match self.rules.check(header, &branch, now) {
+                Ok(facts) => drop(self.tree.add(header, facts)),
+                // Nothing is wrong with it but the time. The clock may be ours that is wrong.
+                Err(error @ HeaderError::TimeTooNew { .. }) => {
+                    if !std::mem::replace(&mut self.has_warned, true) {
+                        tracing::warn!(%error, "passed over for now, as will be others");
+                    }
+                    return Ok(count);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(headers.len())
+    }
+
+    /// Whether a branch that ends here need not be looked at: the chain is known to have more work, and has it.
+    fn is_too_weak(&self, last: BlockHash) -> bool {
+        let (min, work) = (self.rules.min_work(), |hash| self.tree.work(hash).unwrap_or_default());
+        work(last) < min && work(self.tree.tip().hash) >= min
+    }
+
+    /// Gives up side branches if there are too many headers of them.
+    fn prune(&mut self) -> Result<(), StoreError> {
+        if self.tree.side_headers() <= self.max_side_headers {
+            return Ok(());
+        }
+        let stays = self.tree.stays(self.max_side_headers * 3 / 4, MAX_SIDE_DEPTH);
+        self.store.retain(&stays[self.given..])?;
+        let gone = self.tree.retain(&stays);
+        tracing::info!(gone, "headers of side branches given up");
+        Ok(())
     }
 
     /// How many of so many headers from height `below` on are wanted on top of `parent`.
@@ -110,17 +206,30 @@ impl Chain for HeaderChain {
             return Err(RefusedHeaders::UnknownParent { parent: first.parent });
         };
         let below = parent.height + 1;
+        if parent.height < self.start.height {
+            let (hash, checkpoint) = (next.hash, self.start.height);
+            let error = HeaderError::BelowCheckpoint { hash, height: below, checkpoint };
+            return Err(RefusedHeaders::Invalid(Arc::new(error)));
+        }
         let new = &new[..self.wanted(parent.hash, below, new.len())];
-        let works = self.check(new, below).map_err(|error| RefusedHeaders::Invalid(Arc::new(error)))?;
-        let Some(last) = new.last().filter(|_| self.has_room(parent.hash, &works)) else {
+        let len = self.tree.len();
+        let count = self.add(new).map_err(|error| {
+            self.tree.take_back(len);
+            RefusedHeaders::Invalid(Arc::new(error))
+        })?;
+        let new = &new[..count];
+        let Some(last) = new.last().map(|last| last.hash).filter(|last| !self.is_too_weak(*last)) else {
+            self.tree.take_back(len);
             return Ok(Accepted { added: 0, last: Some(parent.hash), update: None });
         };
-        self.store
-            .append(new.iter().map(|header| &header.raw))
-            .map_err(|error| RefusedHeaders::Store(Arc::new(error)))?;
-        let updates = new.iter().zip(works).filter_map(|(header, work)| self.tree.insert(header, work));
-        let update = updates.reduce(join);
-        Ok(Accepted { added: new.len(), last: Some(last.hash), update })
+        let failed = |error| RefusedHeaders::Store(Arc::new(error));
+        self.store.append(new.iter().map(|header| &header.raw)).map_err(|error| {
+            self.tree.take_back(len);
+            failed(error)
+        })?;
+        let update = self.tree.choose(last);
+        self.prune().map_err(failed)?;
+        Ok(Accepted { added: count, last: Some(last), update })
     }
 
     fn read_head(&self, start: &[u8]) -> Option<BlockHead> {
@@ -132,179 +241,5 @@ impl Chain for HeaderChain {
     }
 }
 
-/// Two updates in a row as one.
-fn join(mut first: Update, next: Update) -> Update {
-    let Some(stay) = next.keep.checked_sub(first.keep) else { return next };
-    first.append.truncate(usize::try_from(stay).unwrap_or(usize::MAX));
-    first.append.extend(next.append);
-    first
-}
-
 #[cfg(test)]
-mod tests {
-    use tipward_simnet::SimChain;
-    use tipward_sync::peer::wire::bitcoin::{BlockHeader, Network};
-
-    use super::*;
-
-    fn mined(parent: BlockHash, time: u32) -> BlockHeader {
-        let network = Network::BTC_REGTEST;
-        let mut header = BlockHeader { parent, time, ..network.genesis() };
-        while !header.meets_target(network.pow_limit) {
-            header.nonce += 1;
-        }
-        header
-    }
-
-    fn run(mut parent: BlockHash, length: usize, time: u32) -> Vec<Header> {
-        let mut headers = Vec::new();
-        for n in 0..length {
-            let header = mined(parent, time + n as u32);
-            parent = header.hash();
-            headers.push(header.into());
-        }
-        headers
-    }
-
-    fn open(dir: &tempfile::TempDir, max_height: Option<u64>) -> HeaderChain {
-        HeaderChain::open(&dir.path().join("headers.redb"), &Network::BTC_REGTEST, max_height).unwrap()
-    }
-
-    #[test]
-    fn a_restart_finds_the_same_tree() {
-        let dir = tempfile::tempdir().unwrap();
-        let genesis = Network::BTC_REGTEST.genesis_hash();
-        let (first, second) = (run(genesis, 5, 1), run(genesis, 5, 1000));
-        let mut chain = open(&dir, None);
-        assert_eq!(chain.accept(&first).unwrap().update.unwrap().append.len(), 5);
-        assert_eq!(chain.accept(&second).unwrap().update, None);
-        assert_eq!(
-            chain.accept(&first).unwrap(),
-            Accepted { added: 0, last: Some(first[4].hash), update: None }
-        );
-        drop(chain);
-        let mut chain = open(&dir, None);
-        assert_eq!(chain.tip(), BlockId { height: 5, hash: first[4].hash });
-        let next = run(second[4].hash, 1, 2000);
-        let update = chain.accept(&next).unwrap().update.unwrap();
-        assert_eq!((update.keep, update.append.len()), (1, 6));
-        // Overlap of known and new.
-        let more = run(next[0].hash, 2, 3000);
-        let overlap = [&second[3..], &next[..], &more[..]].concat();
-        assert_eq!(chain.accept(&overlap).unwrap().added, 2);
-        assert_eq!(chain.tip().height, 8);
-    }
-
-    /// What the inventory flow needs: a block that came unannounced names its parent and can be accepted.
-    #[test]
-    fn a_block_can_be_taken_by_its_own_header() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut chain = open(&dir, None);
-        let mut blocks = SimChain::genesis(Network::BTC_REGTEST);
-        blocks.extend_sized(3, 300..=5000, 1);
-        for block in &blocks.blocks()[1..] {
-            let head = chain.read_head(&block.raw).unwrap();
-            assert_eq!((head.header.hash, &head.parents[..]), (block.hash, &[block.header.parent][..]));
-            assert_eq!(chain.accept(&[head.header]).unwrap().added, 1);
-        }
-        assert_eq!(chain.tip().hash, blocks.tip().hash);
-        let mut raw = blocks.tip().raw.to_vec();
-        while BlockHeader::from_bytes(raw.first_chunk().unwrap()).meets_target(Network::BTC_REGTEST.pow_limit)
-        {
-            raw[76] = raw[76].wrapping_add(1);
-        }
-        assert_eq!(chain.read_head(&raw), None);
-        assert_eq!(chain.read_head(b"no header"), None);
-    }
-
-    #[test]
-    fn a_bad_header_spoils_its_whole_run() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut chain = open(&dir, None);
-        let good = run(Network::BTC_REGTEST.genesis_hash(), 5, 1);
-
-        let mut gap = good.clone();
-        gap.remove(2);
-        let error = chain.accept(&gap).unwrap_err().to_string();
-        assert!(error.contains("does not follow the header before it"), "{error}");
-
-        let mut lazy = mined(good[3].hash, 9);
-        while lazy.meets_target(lazy.bits) {
-            lazy.nonce += 1;
-        }
-        let mut bad = good[..4].to_vec();
-        bad.push(lazy.into());
-        let error = chain.accept(&bad).unwrap_err().to_string();
-        assert!(error.contains("lacks proof of work"), "{error}");
-
-        // A known header does not make what follows it less of a stray.
-        chain.accept(&good[..1]).unwrap();
-        let error = chain.accept(&[good[0].clone(), good[2].clone()]).unwrap_err().to_string();
-        assert!(error.contains("does not follow the header before it"), "{error}");
-
-        let strays = run(BlockHash::from_bytes([9; 32]), 2, 1);
-        assert!(matches!(chain.accept(&strays), Err(RefusedHeaders::UnknownParent { .. })));
-        assert_eq!(chain.tree().len(), 2, "nothing of them is kept");
-        drop(chain);
-        assert_eq!(open(&dir, None).tree().len(), 2);
-    }
-
-    #[test]
-    fn headers_above_the_height_asked_for_are_passed_over() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut chain = open(&dir, Some(3));
-        let headers = run(Network::BTC_REGTEST.genesis_hash(), 5, 1);
-        let accepted = chain.accept(&headers).unwrap();
-        assert_eq!((accepted.added, accepted.last), (3, Some(headers[2].hash)));
-        let passed_over = Accepted { added: 0, last: Some(headers[2].hash), update: None };
-        assert_eq!(chain.accept(&headers[3..]).unwrap(), passed_over);
-        // But a branch with more work wins, and it shows that by what lies above.
-        let branch = run(Network::BTC_REGTEST.genesis_hash(), 4, 1000);
-        assert_eq!(chain.accept(&branch).unwrap().update.unwrap().keep, 1);
-        assert_eq!(chain.tip().height, 4);
-        assert_eq!(
-            HeaderChain::open(&dir.path().join("other"), &Network::BTC_REGTEST, Some(u64::MAX))
-                .unwrap()
-                .accept(&headers)
-                .unwrap()
-                .added,
-            5
-        );
-    }
-
-    #[test]
-    fn a_header_of_a_sister_chain_is_refused_where_they_part() {
-        let dir = tempfile::tempdir().unwrap();
-        let headers = run(Network::BTC_REGTEST.genesis_hash(), 5, 1);
-        let network: &'static Network = Box::leak(Box::new(Network {
-            chain_block: Some((3, BlockHash::from_bytes([3; 32]))),
-            ..Network::BTC_REGTEST.clone()
-        }));
-        let mut chain = HeaderChain::open(&dir.path().join("headers.redb"), &network, None).unwrap();
-        assert_eq!(chain.accept(&headers[..2]).unwrap().added, 2);
-        let error = chain.accept(&headers[2..]).unwrap_err().to_string();
-        assert!(error.contains("belongs to another chain: at height 3 this one has 0303"), "{error}");
-        assert_eq!(chain.tip().height, 2);
-    }
-
-    #[test]
-    fn a_store_of_another_network_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        drop(open(&dir, None));
-        let path = dir.path().join("headers.redb");
-        let error = HeaderChain::open(&path, &Network::BTC, None).unwrap_err().to_string();
-        assert!(error.ends_with("headers.redb belongs to network btc-regtest, not btc"), "{error}");
-        let _kept = open(&dir, None);
-        let error = HeaderChain::open(&path, &Network::BTC_REGTEST, None).unwrap_err().to_string();
-        assert!(error.ends_with("headers.redb is in use by another process"), "{error}");
-    }
-
-    #[test]
-    fn updates_add_up() {
-        let hash = |n| BlockHash::from_bytes([n; 32]);
-        let update = |keep, append: &[u8]| Update { keep, append: append.iter().map(|&n| hash(n)).collect() };
-        assert_eq!(join(update(5, &[1]), update(6, &[2])), update(5, &[1, 2]));
-        assert_eq!(join(update(5, &[1, 2]), update(6, &[3, 4])), update(5, &[1, 3, 4]));
-        assert_eq!(join(update(5, &[1]), update(3, &[2, 3, 4])), update(3, &[2, 3, 4]));
-    }
-}
+mod tests;

@@ -29,15 +29,23 @@ pub use tipward_sync as sync;
 
 mod archive;
 mod bitcoin;
+mod branch;
+mod checkpoint;
 mod coin;
+mod error;
 mod headers;
 mod node;
 mod store;
+#[cfg(test)]
+mod testdata;
 mod tree;
 
 pub use archive::{Archive, ArchiveSink, ArchivedBlock};
-pub use coin::{Coin, HeaderError, HeaderRules};
-pub use headers::HeaderChain;
+pub use branch::{Branch, HeaderFacts, HeaderNode};
+pub use checkpoint::{Checkpoint, CheckpointError};
+pub use coin::{Coin, HeaderRules};
+pub use error::HeaderError;
+pub use headers::{HeaderChain, HeaderOptions};
 pub use node::{Node, NodeBuilder, NodeError};
 pub use store::{HeaderStore, StoreError};
-pub use tree::BlockTree;
+pub use tree::{BlockTree, TreeBranch};

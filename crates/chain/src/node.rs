@@ -9,7 +9,10 @@ use tipward_sync::{
     run,
 };
 
-use crate::{Archive, ArchiveSink, Coin, HeaderChain, StoreError};
+use crate::{Archive, ArchiveSink, Checkpoint, Coin, HeaderChain, HeaderOptions, StoreError};
+use late_sink::LateSink;
+
+mod late_sink;
 
 /// Why a node can't start or has ended.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +32,7 @@ pub struct NodeBuilder {
     data_dir: PathBuf,
     sink: Option<Box<dyn BlockSink>>,
     archive: bool,
+    start: Option<Checkpoint>,
     give_up_without_peers: bool,
     /// How to connect. [`connect`](Self::connect) adds to its addresses.
     pub peers: ManagerOptions,
@@ -55,6 +59,14 @@ impl NodeBuilder {
     #[must_use]
     pub fn archive(mut self) -> Self {
         self.archive = true;
+        self
+    }
+
+    /// Starts at a checkpoint instead of genesis. A sink without a cursor gets the blocks after it; one whose cursor is lower
+    /// ends the sync with an error.
+    #[must_use]
+    pub fn start_at(mut self, checkpoint: Checkpoint) -> Self {
+        self.start = Some(checkpoint);
         self
     }
 
@@ -93,7 +105,10 @@ impl NodeBuilder {
     pub async fn spawn(mut self) -> Result<Node, NodeError> {
         std::fs::create_dir_all(&self.data_dir).map_err(StoreError::io(&self.data_dir))?;
         let headers = self.data_dir.join("headers.redb");
-        let chain = HeaderChain::open(&headers, &*self.coin, self.sync.stop_at)?;
+        let is_late = self.start.is_some();
+        let options =
+            HeaderOptions { max_height: self.sync.stop_at, start: self.start, ..HeaderOptions::default() };
+        let chain = HeaderChain::open_with(&headers, &*self.coin, options)?;
         let sink: Box<dyn BlockSink> = match self.sink {
             _ if self.sync.headers_only => Box::new(NoSink),
             Some(sink) => sink,
@@ -106,6 +121,7 @@ impl NodeBuilder {
                 Box::new(NoSink)
             }
         };
+        let sink = if is_late { Box::new(LateSink { sink, start: chain.start() }) } else { sink };
         let running = run(SyncParts {
             protocol: self.coin.protocol(),
             peers: self.peers,
@@ -142,6 +158,7 @@ impl Node {
             data_dir: data_dir.into(),
             sink: None,
             archive: false,
+            start: None,
             give_up_without_peers: false,
             peers: ManagerOptions::default(),
             sync: SyncOptions::default(),

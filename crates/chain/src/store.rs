@@ -1,15 +1,16 @@
 //! Headers on disk, in one `redb` file.
 //!
 //! Every accepted header is kept, in the order of arrival, so that a restart finds the same branches and the same choice
-//! among equals. A file belongs to one network, named in it by its genesis block.
+//! among equals; those of side branches that are given up are removed. A file belongs to one network and one start, named in
+//! it by the block that the chain starts with.
 
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use tipward_sync::peer::wire::BlockHash;
 
-use crate::Coin;
+use crate::{CheckpointError, Coin};
 
 /// Header by its number of arrival.
 const HEADERS: TableDefinition<u64, &[u8]> = TableDefinition::new("headers");
@@ -54,6 +55,9 @@ pub enum StoreError {
         /// What does not fit.
         problem: String,
     },
+    /// The headers to start from can't be.
+    #[error("can't start from the checkpoint: {0}")]
+    Checkpoint(#[from] CheckpointError),
     /// Parts of a block do not follow each other, or are not all of it.
     #[error("block {block}: {found} bytes of it came, {expected} were due")]
     Parts {
@@ -102,16 +106,15 @@ impl StoreError {
     }
 }
 
-/// Opens or creates a database that belongs to one network.
-pub(crate) fn open_database(path: &Path, coin: &dyn Coin) -> Result<Database, StoreError> {
+/// Opens or creates a database that belongs to one network, and to a chain that starts with this block.
+pub(crate) fn open_database(path: &Path, coin: &dyn Coin, start: BlockHash) -> Result<Database, StoreError> {
     let failed = StoreError::database(path);
     let database = Database::create(path).map_err(StoreError::database(path))?;
     let transaction = database.begin_write().map_err(StoreError::database(path))?;
     {
         let mut meta = transaction.open_table(META).map_err(StoreError::database(path))?;
-        let genesis = coin.genesis_header().hash;
         let expected: [(&str, &[u8]); 3] =
-            [("version", VERSION), ("network", coin.name().as_bytes()), ("genesis", genesis.as_bytes())];
+            [("version", VERSION), ("network", coin.name().as_bytes()), ("genesis", start.as_bytes())];
         for (key, value) in expected {
             let found = meta.get(key).map_err(&failed)?.map(|found| found.value().to_vec());
             match found {
@@ -121,7 +124,7 @@ pub(crate) fn open_database(path: &Path, coin: &dyn Coin) -> Result<Database, St
                     let found = String::from_utf8_lossy(&found).into_owned();
                     return Err(StoreError::OtherVersion { path: path.to_owned(), found });
                 }
-                Some(found) => return Err(other_network(path, key, &found, coin, genesis)),
+                Some(found) => return Err(other_network(path, key, &found, coin, start)),
             }
         }
     }
@@ -141,10 +144,10 @@ pub(crate) fn network_of(path: &Path) -> Result<Option<String>, StoreError> {
     Ok(name.map(|name| String::from_utf8_lossy(name.value()).into_owned()))
 }
 
-fn other_network(path: &Path, key: &str, found: &[u8], coin: &dyn Coin, genesis: BlockHash) -> StoreError {
+fn other_network(path: &Path, key: &str, found: &[u8], coin: &dyn Coin, start: BlockHash) -> StoreError {
     let (found, expected) = match <[u8; 32]>::try_from(found) {
         Ok(hash) if key == "genesis" => {
-            (format!("with genesis {}", BlockHash::from_bytes(hash)), format!("with genesis {genesis}"))
+            (format!("that starts with {}", BlockHash::from_bytes(hash)), format!("that starts with {start}"))
         }
         _ => (String::from_utf8_lossy(found).into_owned(), coin.name().to_owned()),
     };
@@ -156,23 +159,26 @@ fn other_network(path: &Path, key: &str, found: &[u8], coin: &dyn Coin, genesis:
 pub struct HeaderStore {
     path: PathBuf,
     database: Database,
-    len: u64,
+    /// The number of the next header.
+    next: u64,
 }
 
 impl HeaderStore {
-    /// Opens the file, or creates it.
+    /// Opens the file, or creates it, for the headers above this block: genesis, or a checkpoint.
     ///
     /// # Errors
-    /// It is in use, belongs to another network, or can't be read.
-    pub fn open(path: &Path, coin: &dyn Coin) -> Result<Self, StoreError> {
-        let database = open_database(path, coin)?;
+    /// It is in use, belongs to another network or start, or can't be read.
+    pub fn open(path: &Path, coin: &dyn Coin, start: BlockHash) -> Result<Self, StoreError> {
+        let failed = StoreError::database(path);
+        let database = open_database(path, coin, start)?;
         let transaction = database.begin_write().map_err(StoreError::database(path))?;
-        let len = {
+        let next = {
             let table = transaction.open_table(HEADERS).map_err(StoreError::database(path))?;
-            table.len().map_err(StoreError::database(path))?
+            let last = table.last().map_err(&failed)?;
+            last.map_or(0, |(number, _)| number.value() + 1)
         };
         transaction.commit().map_err(StoreError::database(path))?;
-        Ok(Self { path: path.to_owned(), database, len })
+        Ok(Self { path: path.to_owned(), database, next })
     }
 
     /// The file.
@@ -187,17 +193,38 @@ impl HeaderStore {
     /// They can't be written; none of them is kept then.
     pub fn append<'a>(&mut self, headers: impl Iterator<Item = &'a Bytes>) -> Result<(), StoreError> {
         let transaction = self.database.begin_write().map_err(StoreError::database(&self.path))?;
-        let mut len = self.len;
+        let mut next = self.next;
         {
             let mut table = transaction.open_table(HEADERS).map_err(StoreError::database(&self.path))?;
             for header in headers {
-                table.insert(len, &header[..]).map_err(StoreError::database(&self.path))?;
-                len += 1;
+                table.insert(next, &header[..]).map_err(StoreError::database(&self.path))?;
+                next += 1;
             }
         }
         transaction.commit().map_err(StoreError::database(&self.path))?;
-        self.len = len;
+        self.next = next;
         Ok(())
+    }
+
+    /// Removes every header for which, in the order of arrival, `stays` is false.
+    ///
+    /// # Errors
+    /// The file can't be read or written; all are kept then.
+    pub fn retain(&mut self, stays: &[bool]) -> Result<(), StoreError> {
+        let failed = StoreError::database(&self.path);
+        let transaction = self.database.begin_write().map_err(StoreError::database(&self.path))?;
+        {
+            let mut table = transaction.open_table(HEADERS).map_err(StoreError::database(&self.path))?;
+            let mut gone = Vec::new();
+            for (entry, stays) in table.iter().map_err(&failed)?.zip(stays) {
+                let (number, _) = entry.map_err(&failed)?;
+                gone.extend((!stays).then(|| number.value()));
+            }
+            for number in gone {
+                table.remove(number).map_err(&failed)?;
+            }
+        }
+        transaction.commit().map_err(StoreError::database(&self.path))
     }
 
     /// Calls `each` with every header, in the order of arrival.

@@ -63,7 +63,7 @@ impl Archive {
     pub fn open(dir: &Path, coin: &dyn Coin) -> Result<Self, StoreError> {
         std::fs::create_dir_all(dir).map_err(StoreError::io(dir))?;
         let path = dir.join("index.redb");
-        let database = open_database(&path, coin)?;
+        let database = open_database(&path, coin, coin.genesis_header().hash)?;
         let transaction = database.begin_write().map_err(StoreError::database(&path))?;
         let end = {
             transaction.open_table(BLOCKS).map_err(StoreError::database(&path))?;

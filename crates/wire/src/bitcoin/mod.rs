@@ -36,7 +36,7 @@ pub use gcs::{BlockFilter, FilterError, FilterHash, FilterHeader};
 pub use header::{BlockHeader, HeaderRunError, check_headers};
 pub use merkle::MerkleBuilder;
 pub use message::*;
-pub use network::{Chain, Network};
+pub use network::{Chain, Difficulty, Network};
 pub use partial_merkle::{MerkleMatches, PartialMerkleError, PartialMerkleTree};
 pub use pow::{CompactTarget, Target, Work};
 pub use reader::{BlockOptions, BlockReader, DEFAULT_PART_SIZE};

@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use hex_conservative::hex;
 
-use super::{BlockHeader, CompactTarget};
+use super::{BlockHeader, CompactTarget, Work};
 use crate::BlockHash;
 
 /// Which chain's rules of conversation hold. Decide features by this and never by the protocol version: 70016 means
@@ -16,6 +16,29 @@ pub enum Chain {
     Btc,
     /// Bitcoin SV: no witnesses, `protoconf` and `extmsg`, blocks beyond 4 GiB.
     Bsv,
+}
+
+/// How the target of a header follows from the headers before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Difficulty {
+    /// Every header has its parent's target: regression test networks.
+    Fixed,
+    /// A new target every 2016 blocks.
+    Retarget {
+        /// A block more than 20 minutes after its parent takes the easiest target: test networks.
+        easy_when_late: bool,
+        /// A new target is made from the period's first and not from its last, and a period must not begin more than ten
+        /// minutes before its parent (BIP 94).
+        bip94: bool,
+    },
+    /// The former, made easier after six blocks that took twelve hours; later a new target with each block, from the 144
+    /// blocks before (Bitcoin Cash's EDA of August 2017 and DAA of November 2017).
+    Daa {
+        /// Children of blocks at this height or above are subject to the DAA.
+        height: u64,
+        /// As for [`Retarget`](Self::Retarget).
+        easy_when_late: bool,
+    },
 }
 
 /// A network's parameters.
@@ -40,6 +63,12 @@ pub struct Network {
     /// A block that this chain has and its sisters have not, with its height. BTC, BCH and BSV share their past, and some
     /// of them their magic and port: only blocks tell them apart.
     pub chain_block: Option<(u64, BlockHash)>,
+    /// How hard a block must be.
+    pub difficulty: Difficulty,
+    /// Blocks of the chain, with their heights, which ascend. Nothing that forks off below one is taken once it is there.
+    pub checkpoints: &'static [(u64, BlockHash)],
+    /// Work that the chain is known to have. Once a chain with that much is there, branches with less are not looked at.
+    pub min_work: Work,
 }
 
 impl Network {
@@ -77,6 +106,15 @@ impl Network {
         genesis_body: &BODY,
         pow_limit: CompactTarget(0x1d00_ffff),
         chain_block: Some((478_559, BlockHash::from_bytes(BTC_478559))),
+        difficulty: Difficulty::Retarget { easy_when_late: false, bip94: false },
+        checkpoints: &[
+            (201_600, BlockHash::from_bytes(BOTH_201600)),
+            (401_184, BlockHash::from_bytes(BOTH_401184)),
+            (600_768, BlockHash::from_bytes(BTC_600768)),
+            (830_592, BlockHash::from_bytes(BTC_830592)),
+        ],
+        // At height 830,592.
+        min_work: work(0x6a70_fe70_f287_3330_c752_9db0),
     };
 
     /// BTC's third test network.
@@ -87,6 +125,10 @@ impl Network {
         dns_seeds: &["testnet-seed.bitcoin.jonasschnelli.ch", "seed.tbtc.petertodd.net"],
         genesis_header: TESTNET3_HEADER,
         chain_block: None,
+        difficulty: Difficulty::Retarget { easy_when_late: true, bip94: false },
+        checkpoints: &[(546, BlockHash::from_bytes(TESTNET3_546))],
+        // Bitcoin Core, at height 2,550,000.
+        min_work: work(0x0c59_b14e_264b_a6c1_5db9),
         ..*Self::BTC
     };
 
@@ -99,6 +141,10 @@ impl Network {
         genesis_header: TESTNET4_HEADER,
         genesis_body: &TESTNET4_BODY,
         chain_block: None,
+        difficulty: Difficulty::Retarget { easy_when_late: true, bip94: true },
+        checkpoints: &[],
+        // Bitcoin Core, at height 123,613.
+        min_work: work(0x09a0_fe15_d017_7d08_6304),
         ..*Self::BTC
     };
 
@@ -111,6 +157,9 @@ impl Network {
         genesis_header: SIGNET_HEADER,
         pow_limit: CompactTarget(0x1e03_77ae),
         chain_block: None,
+        checkpoints: &[],
+        // Bitcoin Core, at height 293,175.
+        min_work: work(0x0b46_3ea0_a4b8),
         ..*Self::BTC
     };
 
@@ -123,6 +172,9 @@ impl Network {
         genesis_header: REGTEST_HEADER,
         pow_limit: CompactTarget(0x207f_ffff),
         chain_block: None,
+        difficulty: Difficulty::Fixed,
+        checkpoints: &[],
+        min_work: Work::ZERO,
         ..*Self::BTC
     };
 
@@ -133,6 +185,14 @@ impl Network {
         magic: hex!("e3e1f3e8"),
         chain_block: Some((556_767, BlockHash::from_bytes(BSV_556767))),
         dns_seeds: &["seed.bitcoinsv.io", "seed.satoshisvision.network", "seed.bitcoinseed.directory"],
+        difficulty: Difficulty::Daa { height: 504_031, easy_when_late: false },
+        checkpoints: &[
+            (201_600, BlockHash::from_bytes(BOTH_201600)),
+            (401_184, BlockHash::from_bytes(BOTH_401184)),
+            (888_000, BlockHash::from_bytes(BSV_888000)),
+        ],
+        // Bitcoin SV node 1.0.
+        min_work: work(0x00a0_f306_4330_647e_2f6c_4828),
         ..*Self::BTC
     };
 
@@ -148,6 +208,10 @@ impl Network {
         ],
         genesis_header: TESTNET3_HEADER,
         chain_block: None,
+        difficulty: Difficulty::Daa { height: 1_188_697, easy_when_late: true },
+        checkpoints: &[(546, BlockHash::from_bytes(TESTNET3_546))],
+        // Bitcoin SV node 1.0.
+        min_work: work(0x002a_650f_6ff7_6494_85da),
         ..*Self::BSV
     };
 
@@ -157,6 +221,9 @@ impl Network {
         magic: hex!("fbcec4f9"),
         default_port: 9333,
         dns_seeds: &["stn-seed.bitcoinsv.io", "stn-seed.bitcoinseed.directory"],
+        difficulty: Difficulty::Daa { height: 2200, easy_when_late: false },
+        checkpoints: &[],
+        min_work: Work::ZERO,
         ..*Self::BSV_TESTNET
     };
 
@@ -169,6 +236,9 @@ impl Network {
         genesis_header: REGTEST_HEADER,
         pow_limit: CompactTarget(0x207f_ffff),
         chain_block: None,
+        difficulty: Difficulty::Fixed,
+        checkpoints: &[],
+        min_work: Work::ZERO,
         ..*Self::BSV
     };
 
@@ -232,6 +302,29 @@ const REGTEST_HEADER: [u8; 80] = hex!(
 const BTC_478559: [u8; 32] = hex!("48a17fdce5b7c3d78d55cccd58126f9282990aec12f119000000000000000000");
 /// In the order in which it travels; shown, 000000000000000001d956714215d96ffc00e0afda4cd0a96c96f8d802b1662b.
 const BSV_556767: [u8; 32] = hex!("2b66b102d8f8966ca9d04cdaafe000fc6fd915427156d9010000000000000000");
+/// In the order in which it travels; shown, 00000000000003a5e28bef30ad31f1f9be706e91ae9dda54179a95c9f9cd9ad0.
+const BOTH_201600: [u8; 32] = hex!("d09acdf9c9959a1754da9dae916e70bef9f131ad30ef8be2a503000000000000");
+/// In the order in which it travels; shown, 000000000000000002e9533a4fe03bb251b3fdb30ffaa384aad133b7fae594cf.
+const BOTH_401184: [u8; 32] = hex!("cf94e5fab733d1aa84a3fa0fb3fdb351b23be04f3a53e9020000000000000000");
+/// In the order in which it travels; shown, 0000000000000000000983a15a2735b4f37861c4019d97200820cd190f28dba5.
+const BTC_600768: [u8; 32] = hex!("a5db280f19cd200820979d01c46178f3b435275aa18309000000000000000000");
+/// In the order in which it travels; shown, 00000000000000000000506183a8b30fa3224b85e82a70416e1d594bdb632fdb.
+const BTC_830592: [u8; 32] = hex!("db2f63db4b591d6e41702ae8854b22a30fb3a883615000000000000000000000");
+/// In the order in which it travels; shown, 000000000000000004026d10802cf1132fc67cc7a0c340eb4686869edaf48f38.
+const BSV_888000: [u8; 32] = hex!("388ff4da9e868646eb40c3a0c77cc62f13f12c80106d02040000000000000000");
+/// In the order in which it travels; shown, 000000002a936ca763904c3c35fce2f3556c559c0214345d31b1bcebf76acb70.
+const TESTNET3_546: [u8; 32] = hex!("70cb6af7ebbcb1315d3414029c556c55f3e2fc353c4c9063a76c932a00000000");
+
+/// Work from a number of up to 128 bits.
+const fn work(number: u128) -> Work {
+    let (mut bytes, low) = ([0; 32], number.to_be_bytes());
+    let mut at = 0;
+    while at < low.len() {
+        bytes[16 + at] = low[at];
+        at += 1;
+    }
+    Work::from_be_bytes(bytes)
+}
 
 /// One transaction, the first ever; every network but testnet4 starts with it.
 const BODY: [u8; 205] = hex!(
