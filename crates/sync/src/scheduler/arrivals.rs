@@ -225,9 +225,7 @@ impl Scheduler {
         let found = chain.find(arrived.hash).map(|found| found.height);
         match (arrived.parts.first(), found) {
             // Its header came from somebody else meanwhile.
-            (Some(part), Some(height))
-                if self.window.is_missing(height, arrived.hash) =>
-            {
+            (Some(part), Some(height)) if self.window.is_missing(height, arrived.hash) => {
                 let (peer, block, head) = (arrived.served_by, arrived.hash, head_of(part, chain));
                 self.tell_flow(now, FlowInput::NoRoom { peer, block, head }, chain);
                 self.complete(now, arrived.into_block(height), was_asked);

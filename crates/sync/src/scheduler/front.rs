@@ -55,7 +55,9 @@ impl Scheduler {
     /// could are held with a block that has no room, the one who would be the first is freed.
     pub(super) fn ask_for_front(&mut self, now: Instant) {
         let base = self.window.base();
-        let Some((hash, 0)) = self.window.missing_front().filter(|_| base <= self.deliverable) else { return };
+        let Some((hash, 0)) = self.window.missing_front().filter(|_| base <= self.deliverable) else {
+            return;
+        };
         let is_shown = self.peers.values().any(|peer| peer.serves().contains(&base));
         let serves = |peer: &PeerState| {
             if is_shown {

@@ -181,7 +181,9 @@ impl Scheduler {
                 Order::Chain => self.window.pop(),
                 // Nothing comes between the parts of a block.
                 Order::AsReceived if self.stream.is_some() => None,
-                Order::AsReceived if self.ready.first().is_some_and(|&first| first > self.deliverable) => None,
+                Order::AsReceived if self.ready.first().is_some_and(|&first| first > self.deliverable) => {
+                    None
+                }
                 Order::AsReceived => self.ready.pop_first().and_then(|height| self.window.take(height)),
             };
             let Some(block) = next else { break };

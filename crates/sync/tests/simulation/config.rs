@@ -166,7 +166,8 @@ fn limit(
             let honest = || hosts.iter().filter(|host| host.is_honest());
             let slowest = honest().map(|host| host.bandwidth).min().unwrap_or(anchor.bandwidth);
             let farthest = honest().map(round_trip).fold(0.0, f64::max);
-            let at_once = (batch as f64).min(options.max_in_flight as f64).min(options.window as f64).min(fit);
+            let at_once =
+                (batch as f64).min(options.max_in_flight as f64).min(options.window as f64).min(fit);
             alone.max(bytes as f64 / slowest as f64 + blocks / at_once * farthest) + aside
         }
         _ => alone,

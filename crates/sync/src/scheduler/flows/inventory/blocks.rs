@@ -39,7 +39,8 @@ impl InventoryFlow {
         if able.is_empty() || most == 0 {
             return;
         }
-        let (chain, rejected, peers, height) = (&*context.chain, &self.rejected, &self.peers, self.tip.height);
+        let (chain, rejected, peers, height) =
+            (&*context.chain, &self.rejected, &self.peers, self.tip.height);
         let is_moot = |hash| chain.fork_point(hash).is_some() || rejected.contains(hash);
         let usual = peers.values().filter_map(|peer| peer.pace).min_by(f64::total_cmp).unwrap_or(1.0);
         let whom = |lines: &BTreeMap<PeerId, Line>, sources: &[PeerId], tried: &[PeerId]| {
@@ -56,7 +57,8 @@ impl InventoryFlow {
                 let takes = peer.pace.unwrap_or(usual) * (line.asked.len() + 1) as f64;
                 Some((is_hunch && !is_likely, takes, Chosen { peer: id, is_hunch }))
             });
-            let is_better = |a: &(bool, f64, Chosen), b: &(bool, f64, Chosen)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1));
+            let is_better =
+                |a: &(bool, f64, Chosen), b: &(bool, f64, Chosen)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1));
             choice.min_by(is_better).map(|(.., chosen)| chosen)
         };
         let asks = self.requests.take(now, most, &able, is_moot, whom);

@@ -283,9 +283,12 @@ impl Requests {
         for &peer in idle.iter().filter(|peer| self.load(**peer) == 0).collect::<Vec<_>>() {
             let own = self.lines.get(&peer).map(|line| line.announced.values().take(MAX_PASSED_OVER));
             let is_new = |hash: &&BlockHash| {
-                self.wanted.get(*hash).is_some_and(|request| !request.tried.contains(&peer)) && !is_moot(**hash)
+                self.wanted.get(*hash).is_some_and(|request| !request.tried.contains(&peer))
+                    && !is_moot(**hash)
             };
-            let Some(&hash) = own.and_then(|mut own| own.find(is_new)).filter(|_| taken < most) else { continue };
+            let Some(&hash) = own.and_then(|mut own| own.find(is_new)).filter(|_| taken < most) else {
+                continue;
+            };
             self.ask(now, hash, Chosen { peer, is_hunch: false });
             asks.entry(peer).or_default().push(hash);
             taken += 1;
@@ -307,12 +310,16 @@ impl Requests {
 
     /// What this peer is asked for on a hunch, if that is all: it need not have that, and says nothing.
     pub(super) fn only_hunches(&self, peer: PeerId) -> bool {
-        self.lines.get(&peer).is_some_and(|line| line.open_hunches > 0 && line.open_hunches == line.asked.len())
+        self.lines
+            .get(&peer)
+            .is_some_and(|line| line.open_hunches > 0 && line.open_hunches == line.asked.len())
     }
 
     /// Whether this block is asked of this peer, which has not announced it.
     pub(super) fn is_hunch(&self, hash: BlockHash, peer: PeerId) -> bool {
-        let Some(Place::Asked(at, seq)) = self.wanted.get(&hash).map(|request| request.place) else { return false };
+        let Some(Place::Asked(at, seq)) = self.wanted.get(&hash).map(|request| request.place) else {
+            return false;
+        };
         let asked = self.lines.get(&peer).filter(|_| at == peer).and_then(|line| line.asked.get(&seq));
         asked.is_some_and(|asked| asked.is_hunch)
     }
