@@ -97,9 +97,10 @@ impl Scheduler {
             Some(None) => Place::Unknown,
         };
         // Known, it is fetched when there is room: a peer held with it would hold up what the flow has asked it for, on which
-        // everything may wait.
+        // everything may wait. To begin a large block again costs more than to do without one of several peers.
         let is_put_off = match place {
             Place::Height(height) if height > self.deliverable => has_no_place || !self.has_early_room(size),
+            _ if is_large && self.peers.iter().any(|(&other, peer)| other != id && !peer.is_held) => false,
             _ => has_no_place && takes_blocks && !self.is_front(place),
         };
         let is_needed = match place {

@@ -201,6 +201,7 @@ impl Scheduler {
             self.fill(now, chain);
             self.deliver(now, chain);
             self.admit_waiting(now);
+            self.free_one(now);
             self.assign(now);
             if is_late_known {
                 self.look_after_front(now);

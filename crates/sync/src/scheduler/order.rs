@@ -65,6 +65,7 @@ impl Scheduler {
             self.outputs.push_back(Output::Headers(accepted.added));
         }
         let Some(update) = &accepted.update else { return };
+        self.deliverable = self.target(chain);
         let tip = chain.tip();
         let old = self.header_tip.replace(tip);
         self.outputs.push_back(Output::Event(Event::Headers { tip }));

@@ -133,6 +133,20 @@ impl Scheduler {
         }
     }
 
+    /// A flow that takes blocks may need one of the peers all of which are held, to find the next block: one is let go.
+    pub(super) fn free_one(&mut self, now: Instant) {
+        if !self.flow.takes_blocks() || self.room.held.is_empty() {
+            return;
+        }
+        let is_front = |peer: &PeerState| peer.arriving.as_ref().is_some_and(|it| self.is_front(it.place));
+        if self.peers.values().all(|peer| peer.is_held && !is_front(peer))
+            && let Some(&first) = self.room.held.first()
+        {
+            self.discard(now, first);
+            self.release(first, now);
+        }
+    }
+
     /// Gives up the block that arrives from a peer: what is left of it will be dropped as it comes.
     pub(super) fn discard(&mut self, now: Instant, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };

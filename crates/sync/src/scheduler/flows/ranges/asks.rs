@@ -97,8 +97,10 @@ impl RangeFlow {
         if peer.reach() > top {
             return; // It will be asked for that.
         }
-        // That it has the tip is shown by that: whoever has may have to bring what is known and not there.
-        let start = if peer.shown_height() < top { top } else { top + 1 };
+        // That it has the tip is shown by that: whoever has may have to bring what is known and not there. It does not make up for
+        // a lie.
+        let shows_tip = peer.trust == Trust::Believed && peer.shown_height() < top;
+        let start = if shows_tip { top } else { top + 1 };
         // What is asked of another already may be asked of this one too, but not much of it.
         let is_news = peer.announced.is_some_and(|hash| context.chain.fork_point(hash).is_none());
         let is_due = peer.poll_at <= now || is_news && self.askers() == 0;

@@ -83,7 +83,6 @@ fn check(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn one_honest_peer_is_enough(
