@@ -8,8 +8,8 @@ use std::time::Duration;
 pub enum Strategy {
     /// Headers from one peer, challenged by the others, then blocks from all peers at once.
     HeadersFirst,
-    /// Lists of blocks from one peer, then these blocks, for nodes and chains without headers first: `getblocks`, `inv`,
-    /// `getdata`.
+    /// Lists of blocks from one peer, then these blocks from all that announce or claim them, for nodes and chains without
+    /// headers first: `getblocks`, `inv`, `getdata`.
     Inventory {
         /// How long a list is cut; 500 on Bitcoin. A list of this length has more behind it.
         batch: usize,
@@ -48,7 +48,8 @@ pub struct SyncOptions {
     pub order: Order,
     /// How many blocks behind the tip the sink is kept, so that it sees fewer reorgs; 0.
     pub stay_behind: u64,
-    /// How many blocks may be asked for or wait ahead of what the sink has applied; 16,384.
+    /// How many blocks may be asked for or wait ahead of what the sink has applied; 16,384. Where blocks are found by getting
+    /// them, which is with all strategies but headers first, those of `stay_behind` come on top.
     pub window: usize,
     /// How many blocks may be in flight from one peer; 512. Fewer are, as its
     /// speed and latency tell.

@@ -1,8 +1,9 @@
 //! Blocks without headers first: lists of blocks from one peer, then these blocks (`getblocks`, `inv`, `getdata`).
 //!
-//! In sync mode one peer, drawn among those that claim more than is known, is asked for lists of what follows our tip, and
-//! for the blocks on them; what others announce meanwhile is dropped, what was asked of them is not. A list that is as long as
-//! lists get has more behind it. When nobody who can show it is ahead, everybody is asked once what it has, and from then
+//! In sync mode one peer, drawn among those that claim more than is known, is asked for lists of what follows our tip. The
+//! blocks on them are asked for in their order, of it and of all others that claim to be further, which may not have them: each
+//! of whoever should bring it first. What others announce meanwhile is dropped, what was asked of them is not. A list that is as
+//! long as lists get has more behind it. When nobody who can show it is ahead, everybody is asked once what it has, and from then
 //! on peers announce. Every question starts a block below what is known, so that a peer which has the same shows it.
 //!
 //! A wanted block is never lost: silence, a lost connection and a "not found" pass the request on. A block whose parents
