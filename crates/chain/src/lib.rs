@@ -32,6 +32,7 @@ mod bitcoin;
 mod branch;
 mod checkpoint;
 mod coin;
+pub mod density;
 mod error;
 mod headers;
 mod node;

@@ -1,0 +1,319 @@
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn id(n: u64) -> BlockHash {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&n.to_be_bytes());
+    BlockHash::from_bytes(bytes)
+}
+
+fn ids(numbers: &[u64]) -> Vec<BlockHash> {
+    numbers.iter().copied().map(id).collect()
+}
+
+fn options(security: u64, window: u64) -> DensityOptions {
+    DensityOptions { security, window, bound: SlotBound::Exclusive, max_forks: 1000 }
+}
+
+fn block(n: u64, parent: u64, slot: u64) -> SlotBlock {
+    SlotBlock { hash: id(n), parent: id(parent), slot }
+}
+
+fn tree(options: DensityOptions) -> DensityTree {
+    DensityTree::new(id(0), 0, options)
+}
+
+fn forks(tree: &DensityTree) -> Vec<BlockHash> {
+    tree.forks().collect()
+}
+
+/// Offers a chain of blocks numbered from `first` on, in these slots.
+fn grow(tree: &mut DensityTree, first: u64, mut parent: u64, slots: impl IntoIterator<Item = u64>) -> u64 {
+    for (n, slot) in (first..).zip(slots) {
+        tree.offer(block(n, parent, slot)).unwrap();
+        parent = n;
+    }
+    parent
+}
+
+#[test]
+fn the_denser_branch_wins_where_they_parted_long_ago() {
+    // A is there first, with slots 1, 2, 3; B has 1, 2, 10.
+    let winner = |window, bound| {
+        let mut tree = tree(DensityOptions { bound, ..options(1, window) });
+        let a = grow(&mut tree, 1, 0, [1, 2, 3]);
+        grow(&mut tree, 11, 0, [1, 2, 10]);
+        if tree.tip().hash == id(a) { 'a' } else { 'b' }
+    };
+    for window in 3..=11 {
+        assert_eq!(winner(window, SlotBound::Exclusive), 'a', "{window}");
+    }
+    // The other way round the window tells a tie, where the first stays, from a denser branch.
+    let winner = |window, bound| {
+        let mut tree = tree(DensityOptions { bound, ..options(1, window) });
+        let b = grow(&mut tree, 11, 0, [1, 2, 10]);
+        grow(&mut tree, 1, 0, [1, 2, 3]);
+        if tree.tip().hash == id(b) { 'b' } else { 'a' }
+    };
+    let by_window: String = (3..=11).map(|window| winner(window, SlotBound::Exclusive)).collect();
+    assert_eq!(by_window, "baaaaaaab");
+    let by_window: String = (2..=10).map(|window| winner(window, SlotBound::Inclusive)).collect();
+    assert_eq!(by_window, "baaaaaaab", "the bound is one slot further");
+}
+
+#[test]
+fn a_long_sparse_branch_loses_unless_it_undoes_little() {
+    let tip = |security| {
+        let mut tree = tree(options(security, 50));
+        let common = grow(&mut tree, 1, 0, 1..=49);
+        let long = grow(&mut tree, 1000, common, (50..=98).step_by(2).chain(100..=125));
+        let short = grow(&mut tree, 2000, common, 50..=99);
+        (tree.tip().hash == id(long), tree.tip().hash == id(short))
+    };
+    assert_eq!(tip(1), (false, true), "denser");
+    assert_eq!(tip(60), (true, false), "longer");
+}
+
+#[test]
+fn equal_blocks_keep_the_first_and_what_is_irreversible_stays() {
+    let mut tree = tree(options(1, 50));
+    tree.offer(block(1, 0, 1)).unwrap();
+    tree.offer(block(2, 1, 2)).unwrap();
+    assert_eq!(tree.offer(block(3, 1, 2)).unwrap(), Offered::default());
+    assert_eq!(tree.tip().hash, id(2), "seen first");
+    let offered = tree.offer(block(4, 3, 3)).unwrap();
+    assert_eq!(offered.update, Some(Update { keep: 2, append: ids(&[3, 4]) }));
+    assert_eq!((tree.tip().hash, forks(&tree)), (id(4), ids(&[2])));
+
+    assert_eq!(tree.set_mode(DensityMode::Online), ids(&[2]));
+    assert_eq!((tree.irreversible().hash, forks(&tree).len()), (id(3), 0));
+    let error = tree.offer(block(5, 1, 4)).unwrap_err();
+    assert_eq!(error, OfferError::ImmutableFork { hash: id(5), irreversible: tree.irreversible() });
+    assert_eq!(tree.offer(block(7, 3, 4)).unwrap(), Offered::default());
+    assert_eq!(forks(&tree), ids(&[7]));
+    let offered = tree.offer(block(8, 7, 5)).unwrap();
+    assert_eq!(
+        offered,
+        Offered { update: Some(Update { keep: 3, append: ids(&[7, 8]) }), pruned: ids(&[4]) }
+    );
+    assert_eq!((tree.tip().hash, tree.irreversible().hash), (id(8), id(7)));
+    assert_eq!(tree.get(id(4)), None);
+    assert_eq!(
+        tree.offer(block(9, 4, 6)),
+        Err(OfferError::ParentNotFound { hash: id(9), parent: id(4) }),
+        "what is forgotten is unknown"
+    );
+
+    // Behind again, nothing more gets irreversible, and what is stays so.
+    assert!(tree.set_mode(DensityMode::Bootstrapping).is_empty());
+    grow(&mut tree, 20, 8, 6..=9);
+    assert_eq!(tree.irreversible().hash, id(7));
+    assert!(tree.set_mode(DensityMode::Online).is_empty());
+    assert_eq!(tree.irreversible().hash, id(22));
+}
+
+#[test]
+fn the_irreversible_block_is_so_many_below_the_tip() {
+    let mut tree = tree(options(10, 50));
+    tree.set_mode(DensityMode::Online);
+    grow(&mut tree, 1, 0, 1..=10);
+    assert_eq!(tree.irreversible().hash, id(0));
+    tree.offer(block(11, 10, 11)).unwrap();
+    assert_eq!(tree.irreversible().hash, id(1));
+}
+
+#[test]
+fn at_the_tip_a_branch_that_parted_long_ago_is_refused_however_dense() {
+    let dense = |mode| {
+        let mut tree = tree(options(2, 100));
+        grow(&mut tree, 1, 0, [1, 20, 40, 60]);
+        tree.set_mode(mode);
+        let branch = (2..8).map(|slot| block(100 + slot, if slot == 2 { 1 } else { 99 + slot }, slot));
+        branch.map(|block| tree.offer(block)).find_map(Result::err).map_or(Ok(tree.tip().hash), Err)
+    };
+    assert_eq!(dense(DensityMode::Bootstrapping), Ok(id(107)));
+    assert!(matches!(dense(DensityMode::Online), Err(OfferError::ImmutableFork { .. })));
+}
+
+#[test]
+fn what_a_block_lacks_is_named() {
+    let mut tree = tree(DensityOptions { max_forks: 1, ..options(1, 50) });
+    tree.offer(block(1, 0, 5)).unwrap();
+    assert_eq!(
+        tree.offer(block(2, 1, 5)),
+        Err(OfferError::Slot { hash: id(2), slot: 5, parent: 5 }),
+        "slots increase"
+    );
+    assert_eq!(tree.offer(block(3, 9, 6)), Err(OfferError::ParentNotFound { hash: id(3), parent: id(9) }));
+    assert_eq!(tree.offer(block(1, 0, 5)).unwrap(), Offered::default(), "known");
+    tree.offer(block(4, 0, 6)).unwrap();
+    assert_eq!(tree.offer(block(5, 0, 7)), Err(OfferError::TooManyForks { hash: id(5), max: 1 }));
+    tree.offer(block(6, 4, 7)).unwrap();
+    assert_eq!(tree.tip().hash, id(6), "a branch that is there may grow, and win");
+    assert_eq!(forks(&tree), ids(&[1]));
+}
+
+#[test]
+fn a_common_prefix_includes_the_common_ancestor() {
+    let mut tree = tree(options(100, 50));
+    for (n, parent, slot) in [(1, 0, 1), (2, 1, 2), (3, 2, 3), (4, 0, 1), (5, 4, 2), (6, 2, 3), (7, 6, 4)] {
+        tree.offer(block(n, parent, slot)).unwrap();
+    }
+    let prefix = |one, other| {
+        let CommonPrefix { one, other } = tree.common_prefix(id(one), id(other)).unwrap();
+        (one, other)
+    };
+    assert_eq!(prefix(3, 7), (ids(&[2, 3]), ids(&[2, 6, 7])));
+    assert_eq!(prefix(7, 5), (ids(&[0, 1, 2, 6, 7]), ids(&[0, 4, 5])));
+    assert_eq!(prefix(7, 7), (ids(&[7]), ids(&[7])));
+    assert_eq!(prefix(1, 3), (ids(&[1]), ids(&[1, 2, 3])));
+    assert_eq!(tree.common_prefix(id(1), id(99)), None);
+}
+
+#[test]
+fn a_reorg_of_ten_thousand() {
+    let mut tree = tree(options(20_000, 50));
+    grow(&mut tree, 1, 0, 1..=10_000);
+    let last = grow(&mut tree, 20_000, 0, 1..=10_000);
+    let offered = tree.offer(block(50_000, last, 10_001)).unwrap();
+    let update = offered.update.unwrap();
+    assert_eq!((update.keep, update.append.len()), (1, 10_001));
+    assert_eq!(tree.best_at(10_001), Some(id(50_000)));
+}
+
+/// The rule word by word: whole chains as lists.
+struct Oracle {
+    options: DensityOptions,
+    mode: DensityMode,
+    parents: HashMap<u64, (u64, u64)>,
+    tip: u64,
+    forks: Vec<u64>,
+    irreversible: u64,
+}
+
+impl Oracle {
+    /// From genesis up.
+    fn chain(&self, tip: u64) -> Vec<u64> {
+        let mut chain = vec![tip];
+        while let Some((parent, _)) = self.parents.get(&chain[chain.len() - 1]) {
+            chain.push(*parent);
+        }
+        chain.reverse();
+        chain
+    }
+
+    fn slot(&self, n: u64) -> u64 {
+        self.parents.get(&n).map_or(0, |(_, slot)| *slot)
+    }
+
+    fn better(&self, best: u64, fork: u64) -> bool {
+        let (best, fork) = (self.chain(best), self.chain(fork));
+        let common = best.iter().zip(&fork).take_while(|(one, other)| one == other).count();
+        if (best.len() - common) as u64 <= self.options.security {
+            return fork.len() > best.len();
+        }
+        let end = self.slot(best[common - 1]) + self.options.window;
+        let density = |chain: &[u64]| {
+            let early = |n: &&u64| match self.options.bound {
+                SlotBound::Exclusive => self.slot(**n) < end,
+                SlotBound::Inclusive => self.slot(**n) <= end,
+            };
+            chain[common - 1..].iter().filter(early).count()
+        };
+        self.mode == DensityMode::Bootstrapping && density(&fork) > density(&best)
+    }
+
+    fn offer(&mut self, n: u64, parent: u64, slot: u64) -> bool {
+        let is_known = |n: u64| n == 0 || self.parents.contains_key(&n);
+        if is_known(n) || !is_known(parent) || slot <= self.slot(parent) {
+            return false;
+        }
+        if self.chain(parent).len() < self.chain(self.irreversible).len() {
+            return false;
+        }
+        self.parents.insert(n, (parent, slot));
+        if parent == self.tip {
+            self.tip = n;
+        } else {
+            self.forks.retain(|fork| *fork != parent);
+            self.forks.push(n);
+            for at in 0..self.forks.len() {
+                if self.better(self.tip, self.forks[at]) {
+                    std::mem::swap(&mut self.tip, &mut self.forks[at]);
+                }
+            }
+        }
+        self.settle();
+        true
+    }
+
+    fn settle(&mut self) {
+        let chain = self.chain(self.tip);
+        let settled = (chain.len() - 1).saturating_sub(self.options.security as usize);
+        let before = self.chain(self.irreversible).len() - 1;
+        if self.mode == DensityMode::Bootstrapping || settled <= before {
+            return;
+        }
+        self.irreversible = chain[settled];
+        let kept: Vec<u64> = self
+            .forks
+            .iter()
+            .copied()
+            .filter(|fork| self.chain(*fork).contains(&self.irreversible))
+            .collect();
+        self.forks = kept;
+        let mut alive: Vec<u64> = self.chain(self.tip);
+        self.forks.iter().for_each(|fork| alive.extend(self.chain(*fork)));
+        self.parents.retain(|n, _| alive.contains(n));
+    }
+}
+
+proptest! {
+    /// Random trees in random orders of arrival, and modes that change: the same tip, branches and answers as word by word, and
+    /// updates that add up to the best chain.
+    #[test]
+    fn it_agrees_with_the_rule_word_by_word(
+        security in 0u64..6,
+        window in 1u64..20,
+        is_inclusive: bool,
+        steps in prop::collection::vec((1u64..60, 0u64..60, 1u64..6, 0u8..20), 1..120),
+    ) {
+        let bound = if is_inclusive { SlotBound::Inclusive } else { SlotBound::Exclusive };
+        let options = DensityOptions { bound, ..options(security, window) };
+        let mut tree = tree(options);
+        let mut oracle = Oracle {
+            options,
+            mode: DensityMode::Bootstrapping,
+            parents: HashMap::new(),
+            tip: 0,
+            forks: Vec::new(),
+            irreversible: 0,
+        };
+        let mut sink = vec![id(0)];
+        for (n, parent, gap, mode) in steps {
+            if mode < 2 {
+                let mode = if mode == 0 { DensityMode::Online } else { DensityMode::Bootstrapping };
+                tree.set_mode(mode);
+                oracle.mode = mode;
+                oracle.settle();
+            }
+            // Mostly a little above the tip, so that chains get long.
+            let parent = if mode % 3 == 0 { oracle.tip } else { parent };
+            let slot = oracle.slot(parent) + gap;
+            let offered = tree.offer(block(n, parent, slot));
+            prop_assert!(!oracle.offer(n, parent, slot) || offered.is_ok());
+            if let Some(update) = offered.unwrap_or_default().update {
+                sink.truncate(update.keep as usize);
+                sink.extend(update.append);
+            }
+            prop_assert_eq!(tree.tip().hash, id(oracle.tip));
+            prop_assert_eq!(forks(&tree), ids(&oracle.forks));
+            prop_assert_eq!(tree.irreversible().hash, id(oracle.irreversible));
+            prop_assert_eq!(&sink, &ids(&oracle.chain(oracle.tip)));
+            prop_assert_eq!(tree.nodes.len(), oracle.parents.len() + 1);
+        }
+    }
+}
