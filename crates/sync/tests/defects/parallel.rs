@@ -152,3 +152,24 @@ fn a_side_chain_that_overtakes_is_one_reorg_and_a_shorter_or_equal_one_is_none()
         }
     }
 }
+
+#[test]
+fn what_stays_behind_the_tip_comes_once() {
+    for strategy in ALL {
+        let trunk = chain(300);
+        let mut options = options(strategy);
+        options.stay_behind = 40;
+        options.window = 20;
+        let mut world = World::with(options, Tree::new(), vec![Model::honest(&trunk)]);
+        world.runs_to(&trunk[..=260]);
+        let twice = |block: &&SimBlock| world.asked(block).len() > 1;
+        // A peer shows with the tip that it has it.
+        let twice: Vec<u64> = trunk[..300].iter().filter(twice).map(|block| block.index).collect();
+        assert!(twice.is_empty(), "{strategy:?}: {twice:?}");
+        if strategy == SLOTS {
+            let by_hash = world.asks.iter().filter(|(.., want)| matches!(want, Want::Blocks(_))).count();
+            assert_eq!(by_hash, 0, "all came by slot");
+        }
+        world.blames_nobody();
+    }
+}

@@ -31,7 +31,7 @@ use super::super::{
     flow::{Arrived, FlowContext, FlowInput, FlowOutput},
 };
 use crate::{BlockId, OrphanOptions, OrphanPool, SyncOptions};
-use peer::{InventoryPeer, MAX_PATIENCE, Next};
+use peer::{InventoryPeer, Next};
 use requests::{Left, Requests};
 
 /// What a block is taken to weigh before any has come, in bytes.
@@ -329,7 +329,7 @@ impl InventoryFlow {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if self.requests.only_hunches(id) {
             // It need not have them.
-            peer.guesses_from = now + MAX_PATIENCE;
+            peer.guessed_wrong(now);
             let asked = self.requests.withdraw(id);
             return self.pass_on(now, asked);
         }
@@ -347,7 +347,7 @@ impl InventoryFlow {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.alive = now;
         if blocks.iter().any(|hash| self.requests.is_hunch(*hash, id)) {
-            peer.guesses_from = now + MAX_PATIENCE;
+            peer.guessed_wrong(now);
         }
         let disowned = blocks.iter().filter(|hash| self.requests.disown(**hash, id)).count();
         // A pruned peer lists what it does not serve.

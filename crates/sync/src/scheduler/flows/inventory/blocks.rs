@@ -50,7 +50,8 @@ impl InventoryFlow {
                 let (peer, line) = (peers.get(&id)?, lines.get(&id)?);
                 let is_hunch = !sources.contains(&id);
                 let is_likely = peer.claimed > height && peer.serves_above(height);
-                let may_have = line.open_hunches < MAX_HUNCHES && peer.guesses_from <= now;
+                let may_have =
+                    (peer.is_proven || line.open_hunches < MAX_HUNCHES) && peer.guesses_from <= now;
                 if line.asked.len() >= peer.quota || is_hunch && !(may_have && (is_likely || may_guess)) {
                     return None;
                 }

@@ -11,7 +11,7 @@ use super::requests::Rank;
 
 /// After so long a request is passed on to another peer, counted from when the peer had nothing else to send before.
 pub(super) const REQUEST_EXPIRY: Duration = Duration::from_secs(30);
-/// For how many blocks a peer that did not announce them is asked at a time.
+/// For how many blocks a peer that did not announce them is asked at a time, before it has brought any.
 pub(super) const MAX_HUNCHES: usize = 16;
 
 /// The requests that one peer is to serve.

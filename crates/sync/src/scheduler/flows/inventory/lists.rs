@@ -46,7 +46,8 @@ impl InventoryFlow {
             blocks.split_at(blocks.len().min(usize::try_from(most).unwrap_or(usize::MAX)));
         let leads = self.mode == Mode::Syncing(id) && question.is_some();
         let told = self.note(id, below_stop, leads, chain);
-        if let Some(shown) = told.known {
+        // Also where no more blocks are wanted.
+        if let Some(&shown) = blocks.iter().rev().find(|hash| chain.fork_point(**hash).is_some()) {
             self.shows(id, shown, chain);
         }
         let tip = self.tip.hash;
@@ -91,7 +92,7 @@ impl InventoryFlow {
         for &hash in blocks.iter().filter(|hash| **hash != BlockHash::ZERO && !self.rejected.contains(**hash))
         {
             if chain.fork_point(hash).is_some() {
-                told.known = Some(hash);
+                // Nothing is wanted of it.
             } else if self.pool.contains(hash) {
                 told.open += 1;
             } else {
@@ -377,8 +378,6 @@ impl InventoryFlow {
 struct Told {
     /// How many blocks are not in the tree, and wanted or orphans.
     open: usize,
-    /// The last block that is in the tree.
-    known: Option<BlockHash>,
     /// The last that is in the tree, or wanted, or an orphan.
     last: Option<BlockHash>,
     /// What follows the last could not be noted.

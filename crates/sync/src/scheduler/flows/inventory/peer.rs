@@ -7,7 +7,7 @@ use tipward_peer::{PeerInfo, wire::BlockHash};
 /// How many blocks a peer is asked for at first. One more with every block that comes.
 const FIRST_QUOTA: usize = 16;
 /// The longest that a peer may bring nothing.
-pub(super) const MAX_PATIENCE: Duration = Duration::from_secs(64);
+const MAX_PATIENCE: Duration = Duration::from_secs(64);
 
 /// A peer as the flow sees it.
 #[derive(Debug)]
@@ -45,6 +45,8 @@ pub(super) struct InventoryPeer {
     pub(super) leads_from: Instant,
     /// Not to be asked for what it has not announced before.
     pub(super) guesses_from: Instant,
+    /// It brings what it is asked for, announced or not.
+    pub(super) is_proven: bool,
     /// How long it takes for a block, in seconds, on average.
     pub(super) pace: Option<f64>,
     /// Stalls and claims not shown since the last block.
@@ -108,6 +110,7 @@ impl InventoryPeer {
             rests_until: now,
             leads_from: now,
             guesses_from: now,
+            is_proven: false,
             pace: None,
             strikes: 0,
         }
@@ -135,11 +138,17 @@ impl InventoryPeer {
     /// A block came from the peer.
     pub(super) fn brought(&mut self, patience: Duration, max_in_flight: usize, took: Option<Duration>) {
         if let Some(took) = took.map(|took| took.as_secs_f64()) {
+            self.is_proven = true;
             self.pace = Some(self.pace.map_or(took, |pace| (pace * 7.0 + took) / 8.0));
         }
         self.strikes = 0;
         self.patience = patience;
         self.quota = (self.quota + 1).min(max_in_flight);
+    }
+
+    /// It does not have what it was asked for without having announced it.
+    pub(super) fn guessed_wrong(&mut self, now: Instant) {
+        (self.is_proven, self.guesses_from) = (false, now + MAX_PATIENCE);
     }
 
     /// The peer did not do what it was asked: it rests, and has more time when it is asked again.

@@ -1,6 +1,7 @@
 //! The flow against simulated peers in virtual time.
 
 mod fair;
+mod guesses;
 mod lies;
 mod lists;
 mod loss;

@@ -68,6 +68,19 @@ fn a_higher_branch_that_is_not_best_is_no_lie() {
 }
 
 #[test]
+fn what_a_whole_list_can_not_hold_is_a_lie_on_a_side_branch_too() {
+    let chain = trunk(50);
+    let side = branch(&chain[..41], 2, 45);
+    let liar = Model { claims: 1_000_000, ..Model::honest(&side) };
+    let mut sim = Sim::new(vec![Model::honest(&chain)]);
+    sim.run();
+    sim.connect(1, liar);
+    sim.run();
+    assert_eq!(sim.penalised.len(), 1);
+    assert_eq!((sim.penalised[0].0, sim.disbelieved.clone()), (PeerId(1), vec![PeerId(1)]));
+}
+
+#[test]
 fn phantoms_hold_nobody_up() {
     let chain = trunk(700);
     let phantoms: Vec<BlockHash> =

@@ -265,6 +265,27 @@ fn nothing_is_asked_during_a_pause_above_the_stop_or_without_room() {
 }
 
 #[test]
+fn an_announcement_that_crosses_a_question_is_not_its_answer() {
+    let chain = trunk(300);
+    let options = SyncOptions { stop_at: Some(100), ..options() };
+    // The answer takes a second; what the peer announces meanwhile is far above the stop.
+    let far = Model { latency: secs(1), ..Model::honest(&chain) };
+    let mut sim = Sim::with(&options, 50, false, 7, vec![far]);
+    sim.later(sim.now + secs(1), FlowInput::Announced(PeerId(0), vec![chain[300].hash]));
+    sim.run_until(|sim| sim.accepted.len() == 100);
+    assert!(sim.asked.iter().all(|(.., hash)| *hash != chain[300].hash));
+    assert!(sim.penalised.is_empty() && sim.dropped.is_empty());
+
+    // A list of a branch that shows nothing known is asked for again, and taken when it is the same.
+    let side = branch(&chain[..1], 2, 90);
+    let mut sim = Sim::with(&options, 500, false, 7, vec![Model::honest(&chain[..81])]);
+    sim.run();
+    sim.connect(1, Model::honest(&side));
+    sim.run_until(|sim| sim.accepted.contains(&side[90].hash));
+    assert!(sim.penalised.is_empty() && sim.dropped.is_empty());
+}
+
+#[test]
 fn what_is_asked_for_is_bounded() {
     let chain = trunk(2000);
     let few = SyncOptions { max_in_flight: 20, ..options() };
