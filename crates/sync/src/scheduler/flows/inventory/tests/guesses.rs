@@ -46,11 +46,16 @@ fn who_was_only_thought_to_have_a_block_is_not_blamed_and_left_alone_for_a_while
 fn a_block_that_is_passed_over_is_asked_of_another_at_once() {
     let chain = trunk(500);
     // It has all but a few, and is silent about those.
-    let lacks = hashes(&chain).into_iter().step_by(50).collect();
-    let fast = Model { bytes_per_second: 400_000, withheld: lacks, ..Model::honest(&chain) };
+    let lacks: BTreeSet<BlockHash> = hashes(&chain[..450]).into_iter().step_by(50).collect();
+    let fast = Model { bytes_per_second: 400_000, withheld: lacks.clone(), ..Model::honest(&chain) };
     let mut sim = joined(&chain, fast);
     sim.run_until(|sim| sim.accepted.len() == 500);
-    assert!(sim.time() < secs(6), "{:?}", sim.time());
+    let asked = |id: u64, of: BlockHash| {
+        sim.asked.iter().find(|(_, peer, hash)| (*peer, *hash) == (PeerId(id), of)).map(|(at, ..)| *at)
+    };
+    let waited = lacks.iter().filter_map(|&hash| Some(asked(0, hash)?.saturating_sub(asked(1, hash)?)));
+    let waited: Vec<Duration> = waited.collect();
+    assert!(waited.len() > 2 && waited.iter().all(|time| *time < secs(1)), "{waited:?}");
     assert!(sim.asked_of(1).len() > 100 && sim.dropped.is_empty() && sim.penalised.is_empty());
 }
 
