@@ -139,7 +139,7 @@ impl Requests {
         is_awaited: impl Fn(BlockHash) -> bool,
     ) -> Vec<BlockHash> {
         let (mut homeless, mut void) = (Vec::new(), Vec::new());
-        if !self.lines.contains_key(&peer) {
+        if self.lines.remove(&peer).is_none() {
             return homeless;
         }
         for (&hash, request) in &mut self.wanted {
@@ -153,13 +153,18 @@ impl Requests {
                     void.push(hash);
                 }
             }
-            if matches!(request.place, Place::Asked(at, _) if at == peer) {
+            let has_lost = match request.place {
+                Place::Asked(at, _) => at == peer,
+                // Who is left was asked in vain.
+                Place::Waiting => self.lines.keys().all(|other| request.tried.contains(other)),
+                Place::Resting(_) | Place::Kept | Place::Nowhere => false,
+            };
+            if has_lost {
                 homeless.push(hash);
             }
         }
         homeless.iter().for_each(|&hash| self.take_out(hash));
         void.iter().for_each(|&hash| self.done(hash));
-        self.lines.remove(&peer);
         homeless.retain(|hash| self.wanted.contains_key(hash));
         homeless
     }

@@ -76,6 +76,24 @@ fn what_a_lost_peer_announced_is_asked_of_others() {
 }
 
 #[test]
+fn who_was_asked_in_vain_is_asked_again_when_the_only_other_is_lost() {
+    let chain = trunk(21);
+    let mut sim = Sim::new(vec![Model::honest(&chain[..21]); 2]);
+    sim.run();
+    // Both have announced it. One does not bring it in time, the other can't be asked, and leaves.
+    sim.model(0).withheld.insert(chain[21].hash);
+    sim.step(FlowInput::Held(PeerId(1)));
+    sim.extend(0, &chain);
+    sim.extend(1, &chain);
+    sim.run_for(secs(5));
+    assert_eq!(sim.asked_of(0).last(), Some(&chain[21].hash));
+    sim.disconnect(1);
+    sim.model(0).withheld.clear();
+    sim.run_until(|sim| sim.accepted.len() == 21);
+    assert!(sim.time() < secs(60), "{:?}", sim.time());
+}
+
+#[test]
 fn what_the_last_peer_announced_waits_for_the_next() {
     let chain = trunk(21);
     let mut sim = Sim::new(vec![Model::honest(&chain[..21])]);
