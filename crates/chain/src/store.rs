@@ -1,19 +1,15 @@
-//! Headers on disk, in one `redb` file.
-//!
-//! Every accepted header is kept, in the order of arrival, so that a restart finds the same branches and the same choice
-//! among equals; those of side branches that are given up are removed. A file belongs to one network and one start, named in
-//! it by the block that the chain starts with.
+//! What is kept on disk: headers here, blocks in the archive. Each has a `redb` file that belongs to one network.
 
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Builder, ConcurrencyMode, Database, ReadableDatabase, ReadableTable, TableDefinition};
 use tipward_sync::peer::wire::BlockHash;
 
 use crate::{CheckpointError, Coin};
+pub use headers::HeaderStore;
 
-/// Header by its number of arrival.
-const HEADERS: TableDefinition<u64, &[u8]> = TableDefinition::new("headers");
+mod headers;
+
 /// What the file is.
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 /// The layout of the tables; another one is refused.
@@ -106,10 +102,17 @@ impl StoreError {
     }
 }
 
+/// One process writes, and any number may read meanwhile.
+pub(crate) fn shared() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_concurrency_mode(ConcurrencyMode::SingleWriter);
+    builder
+}
+
 /// Opens or creates a database that belongs to one network, and to a chain that starts with this block.
 pub(crate) fn open_database(path: &Path, coin: &dyn Coin, start: BlockHash) -> Result<Database, StoreError> {
     let failed = StoreError::database(path);
-    let database = Database::create(path).map_err(StoreError::database(path))?;
+    let database = shared().create(path).map_err(StoreError::database(path))?;
     let transaction = database.begin_write().map_err(StoreError::database(path))?;
     {
         let mut meta = transaction.open_table(META).map_err(StoreError::database(path))?;
@@ -137,7 +140,7 @@ pub(crate) fn network_of(path: &Path) -> Result<Option<String>, StoreError> {
     if !path.exists() {
         return Ok(None);
     }
-    let database = Database::open(path).map_err(StoreError::database(path))?;
+    let database = shared().open_read_only(path).map_err(StoreError::database(path))?;
     let transaction = database.begin_read().map_err(StoreError::database(path))?;
     let meta = transaction.open_table(META).map_err(StoreError::database(path))?;
     let name = meta.get("network").map_err(StoreError::database(path))?;
@@ -152,95 +155,4 @@ fn other_network(path: &Path, key: &str, found: &[u8], coin: &dyn Coin, start: B
         _ => (String::from_utf8_lossy(found).into_owned(), coin.name().to_owned()),
     };
     StoreError::OtherNetwork { path: path.to_owned(), found, expected }
-}
-
-/// The headers of one network.
-#[derive(Debug)]
-pub struct HeaderStore {
-    path: PathBuf,
-    database: Database,
-    /// The number of the next header.
-    next: u64,
-}
-
-impl HeaderStore {
-    /// Opens the file, or creates it, for the headers above this block: genesis, or a checkpoint.
-    ///
-    /// # Errors
-    /// It is in use, belongs to another network or start, or can't be read.
-    pub fn open(path: &Path, coin: &dyn Coin, start: BlockHash) -> Result<Self, StoreError> {
-        let failed = StoreError::database(path);
-        let database = open_database(path, coin, start)?;
-        let transaction = database.begin_write().map_err(StoreError::database(path))?;
-        let next = {
-            let table = transaction.open_table(HEADERS).map_err(StoreError::database(path))?;
-            let last = table.last().map_err(&failed)?;
-            last.map_or(0, |(number, _)| number.value() + 1)
-        };
-        transaction.commit().map_err(StoreError::database(path))?;
-        Ok(Self { path: path.to_owned(), database, next })
-    }
-
-    /// The file.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Appends headers; they are durable when this returns.
-    ///
-    /// # Errors
-    /// They can't be written; none of them is kept then.
-    pub fn append<'a>(&mut self, headers: impl Iterator<Item = &'a Bytes>) -> Result<(), StoreError> {
-        let transaction = self.database.begin_write().map_err(StoreError::database(&self.path))?;
-        let mut next = self.next;
-        {
-            let mut table = transaction.open_table(HEADERS).map_err(StoreError::database(&self.path))?;
-            for header in headers {
-                table.insert(next, &header[..]).map_err(StoreError::database(&self.path))?;
-                next += 1;
-            }
-        }
-        transaction.commit().map_err(StoreError::database(&self.path))?;
-        self.next = next;
-        Ok(())
-    }
-
-    /// Removes every header for which, in the order of arrival, `stays` is false.
-    ///
-    /// # Errors
-    /// The file can't be read or written; all are kept then.
-    pub fn retain(&mut self, stays: &[bool]) -> Result<(), StoreError> {
-        let failed = StoreError::database(&self.path);
-        let transaction = self.database.begin_write().map_err(StoreError::database(&self.path))?;
-        {
-            let mut table = transaction.open_table(HEADERS).map_err(StoreError::database(&self.path))?;
-            let mut gone = Vec::new();
-            for (entry, stays) in table.iter().map_err(&failed)?.zip(stays) {
-                let (number, _) = entry.map_err(&failed)?;
-                gone.extend((!stays).then(|| number.value()));
-            }
-            for number in gone {
-                table.remove(number).map_err(&failed)?;
-            }
-        }
-        transaction.commit().map_err(StoreError::database(&self.path))
-    }
-
-    /// Calls `each` with every header, in the order of arrival.
-    ///
-    /// # Errors
-    /// They can't be read, or `each` says what is wrong with one.
-    pub fn load(&self, mut each: impl FnMut(&[u8]) -> Result<(), String>) -> Result<(), StoreError> {
-        let failed = StoreError::database(&self.path);
-        let transaction = self.database.begin_read().map_err(StoreError::database(&self.path))?;
-        let table = transaction.open_table(HEADERS).map_err(StoreError::database(&self.path))?;
-        for entry in table.iter().map_err(&failed)? {
-            let (number, header) = entry.map_err(&failed)?;
-            each(header.value()).map_err(|problem| {
-                StoreError::damaged(&self.path, format!("header {}: {problem}", number.value()))
-            })?;
-        }
-        Ok(())
-    }
 }
