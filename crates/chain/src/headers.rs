@@ -48,8 +48,8 @@ pub struct HeaderChain {
     genesis: Block,
     /// Genesis, or the checkpoint. Nothing forks off below it.
     start: BlockId,
-    /// How many headers of the tree are not from the store: genesis, or a checkpoint's.
-    given: usize,
+    /// The first headers of the tree, which are not in the store: genesis, or a checkpoint's.
+    given: Vec<Header>,
     max_height: Option<u64>,
     max_side_headers: usize,
     clock: fn() -> UnixTime,
@@ -74,14 +74,15 @@ impl HeaderChain {
         let HeaderOptions { max_height, start, clock } = options;
         let rules = coin.rules();
         let genesis = coin.genesis_header();
-        let mut tree = match start {
+        let mut tree = match &start {
             Some(start) => start.tree(&*rules)?,
             None => {
                 let facts = rules.read(&genesis);
                 BlockTree::new(&genesis, facts.map_err(|error| StoreError::damaged(path, error.to_string()))?)
             }
         };
-        let (start, given) = (tree.tip(), tree.len());
+        let given = start.map_or_else(|| vec![genesis], |start| start.headers);
+        let start = tree.tip();
         let store = HeaderStore::open(path, coin, start.hash)?;
         store.load(|raw| {
             let header = coin.parse_header(raw).map_err(|error| error.to_string())?;
@@ -121,6 +122,24 @@ impl HeaderChain {
         self.start
     }
 
+    /// A header of the tree, with its bytes.
+    ///
+    /// # Errors
+    /// The store can't be read, or has it not.
+    pub fn header(&self, hash: BlockHash) -> Result<Option<Header>, StoreError> {
+        let Some(at) = self.tree.position(hash) else { return Ok(None) };
+        let Some(number) = at.checked_sub(self.given.len()) else { return Ok(self.given.get(at).cloned()) };
+        let damaged = |problem: String| StoreError::damaged(self.store.path(), problem);
+        let raw = self.store.get(number as u64)?;
+        let raw = raw.ok_or_else(|| damaged(format!("header {number} is not there")))?;
+        let head =
+            self.rules.read_head(&raw).map_err(|error| damaged(format!("header {number}: {error}")))?;
+        if head.header.hash != hash {
+            return Err(damaged(format!("header {number} is {}, not {hash}", head.header.hash)));
+        }
+        Ok(Some(head.header))
+    }
+
     /// Checks new headers and adds them to the tree, up to the first whose time has not come. Returns how many.
     fn add(&mut self, headers: &[Header]) -> Result<usize, HeaderError> {
         let now = (self.clock)();
@@ -153,7 +172,7 @@ impl HeaderChain {
             return Ok(());
         }
         let stays = self.tree.stays(self.max_side_headers * 3 / 4, MAX_SIDE_DEPTH);
-        self.store.retain(&stays[self.given..])?;
+        self.store.retain(&stays[self.given.len()..])?;
         let gone = self.tree.retain(&stays);
         tracing::info!(gone, "headers of side branches given up");
         Ok(())

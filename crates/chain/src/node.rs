@@ -9,10 +9,10 @@ use tipward_sync::{
     run,
 };
 
-use crate::{Archive, ArchiveSink, Checkpoint, Coin, HeaderChain, HeaderOptions, StoreError};
-use late_sink::LateSink;
+use crate::{Archive, ArchiveSink, Checkpoint, Coin, HeaderChain, HeaderOptions, Queries, StoreError};
+use sink::NodeSink;
 
-mod late_sink;
+mod sink;
 
 /// Why a node can't start or has ended.
 #[derive(Debug, thiserror::Error)]
@@ -121,17 +121,18 @@ impl NodeBuilder {
                 Box::new(NoSink)
             }
         };
-        let sink = if is_late { Box::new(LateSink { sink, start: chain.start() }) } else { sink };
+        let start = is_late.then(|| chain.start());
+        let queries = Queries::new(chain);
         let running = run(SyncParts {
             protocol: self.coin.protocol(),
             peers: self.peers,
             options: self.sync,
             give_up_without_peers: self.give_up_without_peers,
-            chain: Box::new(chain),
-            sink,
+            chain: Box::new(queries.chain()),
+            sink: Box::new(NodeSink { sink, start, queries: queries.clone() }),
         })
         .await?;
-        Ok(Node { running })
+        Ok(Node { running, queries })
     }
 }
 
@@ -148,6 +149,7 @@ impl fmt::Debug for NodeBuilder {
 #[derive(Debug)]
 pub struct Node {
     running: Running,
+    queries: Queries,
 }
 
 impl Node {
@@ -176,6 +178,12 @@ impl Node {
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.running.progress().borrow().clone()
+    }
+
+    /// A handle to ask about the chain with: headers, heights, confirmations.
+    #[must_use]
+    pub fn queries(&self) -> Queries {
+        self.queries.clone()
     }
 
     /// A handle to pause, resume and add peers with, and to ask for the progress.

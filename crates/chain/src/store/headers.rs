@@ -89,6 +89,17 @@ impl HeaderStore {
         transaction.commit().map_err(StoreError::database(&self.path))
     }
 
+    /// The header of a number in the order of arrival, from 0 on, of those that are kept.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn get(&self, number: u64) -> Result<Option<Bytes>, StoreError> {
+        let transaction = self.database.begin_read().map_err(StoreError::database(&self.path))?;
+        let table = transaction.open_table(HEADERS).map_err(StoreError::database(&self.path))?;
+        let header = table.get(number).map_err(StoreError::database(&self.path))?;
+        Ok(header.map(|header| Bytes::copy_from_slice(header.value())))
+    }
+
     /// Calls `each` with every header, in the order of arrival.
     ///
     /// # Errors
