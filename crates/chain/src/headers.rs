@@ -206,6 +206,10 @@ impl Chain for HeaderChain {
         self.tree.fork_point(hash)
     }
 
+    fn ancestor(&self, hash: BlockHash, height: u64) -> Option<BlockHash> {
+        self.tree.ancestor(hash, height).map(|id| id.hash)
+    }
+
     fn locator(&self, from: BlockHash) -> Vec<BlockHash> {
         self.tree.locator(from)
     }

@@ -175,6 +175,10 @@ impl Chain for SharedChain {
         self.read().fork_point(hash)
     }
 
+    fn ancestor(&self, hash: BlockHash, height: u64) -> Option<BlockHash> {
+        self.read().ancestor(hash, height)
+    }
+
     fn locator(&self, from: BlockHash) -> Vec<BlockHash> {
         self.read().locator(from)
     }

@@ -94,6 +94,12 @@ pub trait Chain: Send + 'static {
     /// The highest block of the best chain that `hash` is or descends from; `None` if `hash` is not in the tree.
     fn fork_point(&self, hash: BlockHash) -> Option<BlockId>;
 
+    /// The block at that height that `hash` is or descends from. By default it is told for blocks of the best chain only.
+    fn ancestor(&self, hash: BlockHash, height: u64) -> Option<BlockHash> {
+        let point = self.fork_point(hash)?;
+        self.best_at(height).filter(|_| point.hash == hash && height <= point.height)
+    }
+
     /// A block locator that starts at `from`, which is in the tree.
     fn locator(&self, from: BlockHash) -> Vec<BlockHash>;
 

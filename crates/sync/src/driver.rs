@@ -289,8 +289,8 @@ impl Driver {
                 self.local.set_height(tip.height);
                 (progress.header_tip, progress.synced) = (Some(*tip), false);
             }
-            Event::Reorg { old_tip, common } => {
-                tracing::info!(%old_tip, %common, "another branch is best");
+            Event::Reorg { old_tip, new_tip, common, depth, .. } => {
+                tracing::info!(%old_tip, %new_tip, %common, depth, "another branch is best");
                 progress.reorgs += 1;
             }
             Event::Synced { tip } => {

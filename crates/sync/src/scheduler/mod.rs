@@ -200,7 +200,7 @@ impl Scheduler {
         if !self.options.headers_only && self.flow.may_fetch() && !self.is_over {
             self.fill(now, chain);
             self.deliver(now, chain);
-            self.admit_waiting(now);
+            self.admit_waiting(now, chain);
             self.free_one(now);
             self.assign(now);
             if is_late_known {
