@@ -36,6 +36,7 @@ pub mod density;
 mod error;
 mod headers;
 mod node;
+mod proof;
 mod queries;
 mod store;
 #[cfg(test)]
@@ -49,6 +50,7 @@ pub use coin::{Coin, HeaderRules};
 pub use error::HeaderError;
 pub use headers::{HeaderChain, HeaderOptions};
 pub use node::{Node, NodeBuilder, NodeError};
+pub use proof::{Inclusion, InclusionRefused, ProofError, prove};
 pub use queries::{ChainView, Queries};
 pub use store::{HeaderStore, StoreError};
 pub use tree::{BlockTree, TreeBranch};

@@ -10,12 +10,12 @@ use std::{
 };
 
 use tipward_chain::{
-    Node, Queries,
+    InclusionRefused, Node, Queries, prove,
     sync::{
         BlockId, Event, Events,
         peer::wire::{
-            BlockHash, Header,
-            bitcoin::{BlockHeader, Network},
+            BlockHash, Header, Txid,
+            bitcoin::{Block, BlockHeader, MerkleBlock, Network},
         },
     },
 };
@@ -80,6 +80,47 @@ async fn a_node_answers_about_both_branches() {
         assert_eq!((view.node(unknown), view.header(unknown).unwrap()), (None, None));
         assert_eq!((view.confirmations(unknown), view.fork_point(unknown)), (None, None));
     });
+    server.shutdown().await;
+}
+
+/// A proof of the last transaction of a block.
+fn proof(chain: &SimChain, height: u64) -> (Txid, MerkleBlock) {
+    let bytes = chain.blocks()[height as usize].bytes();
+    let txid = Block::new(bytes.clone()).unwrap().transactions().last().unwrap().txid();
+    (txid, prove(NETWORK, bytes.len() as u64, || Ok(&bytes[..]), &[txid]).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_are_enough_to_verify_a_proof() {
+    let chain = SimChain::generate(NETWORK, ChainSpec::new(130, 1));
+    let branch = chain.fork(120, ChainSpec::new(15, 2));
+    let server = SimNode::spawn(branch.clone(), Behaviour::Honest, "127.0.0.1:0").await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::builder(NETWORK, dir.path()).connect(server.address().into()).headers_only();
+    let node = node.spawn().await.unwrap();
+    let queries = node.queries();
+    synced(&mut node.events(), branch.tip().hash).await;
+    let verify = |proof: &MerkleBlock| queries.read(|view| view.verify_inclusion(proof));
+    for height in [0, 1, 110, 120, 121, 135] {
+        let (txid, proof) = proof(&branch, height);
+        let found = verify(&proof).unwrap();
+        assert_eq!((found.block, found.confirmations), (id(&branch, height), 136 - height));
+        assert_eq!(found.transactions, [(proof.tree.transactions - 1, txid)]);
+    }
+    // One from a block that has lost, and a header that nobody mined.
+    let (_, lost) = proof(&chain, 121);
+    assert_eq!(verify(&lost), Err(InclusionRefused::NotOnBestChain(lost.header.hash())));
+    let (_, good) = proof(&branch, 121);
+    let mut forged = good.clone();
+    forged.header.nonce ^= 1;
+    assert_eq!(verify(&forged), Err(InclusionRefused::NotOnBestChain(forged.header.hash())));
+    let mut forged = good.clone();
+    forged.tree.hashes[0][0] ^= 1;
+    assert_eq!(verify(&forged), Err(InclusionRefused::MerkleRoot(good.header.hash())));
+    let mut forged = good;
+    forged.tree.flags.push(0);
+    assert!(matches!(verify(&forged), Err(InclusionRefused::Tree(_))));
+    node.shutdown().await.unwrap();
     server.shutdown().await;
 }
 
