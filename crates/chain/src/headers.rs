@@ -1,9 +1,9 @@
 //! The header chain: tree, rules and store together, as the scheduler wants it.
 
-use std::{path::Path, sync::Arc, time::UNIX_EPOCH};
+use std::{collections::HashSet, error::Error, path::Path, sync::Arc, time::UNIX_EPOCH};
 
 use tipward_sync::{
-    Accepted, Block, BlockHead, BlockId, Chain, RefusedHeaders,
+    Accepted, Block, BlockHead, BlockId, Chain, RefusedHeaders, Update,
     peer::{
         UnixTime,
         wire::{BlockHash, Header},
@@ -11,6 +11,10 @@ use tipward_sync::{
 };
 
 use crate::{BlockTree, Checkpoint, Coin, HeaderError, HeaderRules, HeaderStore, StoreError};
+pub(crate) use rejected::MAX_REJECTED;
+use rejected::Rejected;
+
+mod rejected;
 
 /// How many headers beside the best chain are kept; real chains have a handful. When there are more, three quarters of so
 /// many stay, of the branches with the most work: one that was best a moment ago, to which a sink may still have to go back, is
@@ -50,6 +54,7 @@ pub struct HeaderChain {
     start: BlockId,
     /// The first headers of the tree, which are not in the store: genesis, or a checkpoint's.
     given: Vec<Header>,
+    rejected: Rejected,
     max_height: Option<u64>,
     max_side_headers: usize,
     clock: fn() -> UnixTime,
@@ -83,9 +88,18 @@ impl HeaderChain {
         };
         let given = start.map_or_else(|| vec![genesis], |start| start.headers);
         let start = tree.tip();
-        let store = HeaderStore::open(path, coin, start.hash)?;
+        let mut store = HeaderStore::open(path, coin, start.hash)?;
+        let rejected = Rejected::new(store.rejected()?);
+        // Those of rejected branches that a crash has left.
+        let (mut gone, mut stays) = (HashSet::new(), Vec::new());
         store.load(|raw| {
             let header = coin.parse_header(raw).map_err(|error| error.to_string())?;
+            let is_gone = rejected.check(&header).is_err() || gone.contains(&header.parent);
+            stays.push(!is_gone);
+            if is_gone {
+                gone.insert(header.hash);
+                return Ok(());
+            }
             let branch = tree.branch(header.parent);
             let branch = branch.ok_or_else(|| format!("its parent {} is not there", header.parent))?;
             // It was there in time once, whatever the clock says now.
@@ -93,6 +107,9 @@ impl HeaderChain {
             tree.insert(&header, facts);
             Ok(())
         })?;
+        if !gone.is_empty() {
+            store.retain(&stays)?;
+        }
         let genesis = coin.genesis_block();
         let max_side_headers = MAX_SIDE_HEADERS;
         let has_warned = false;
@@ -103,6 +120,7 @@ impl HeaderChain {
             genesis,
             start,
             given,
+            rejected,
             max_height,
             max_side_headers,
             clock,
@@ -226,6 +244,7 @@ impl Chain for HeaderChain {
             return Ok(Accepted { added: 0, last: known.last().map(|header| header.hash), update: None });
         };
         let Some(parent) = self.tree.get(next.parent) else {
+            self.rejected.check(next).map_err(|error| RefusedHeaders::Invalid(Arc::new(error)))?;
             return Err(RefusedHeaders::UnknownParent { parent: first.parent });
         };
         let below = parent.height + 1;
@@ -235,6 +254,8 @@ impl Chain for HeaderChain {
             return Err(RefusedHeaders::Invalid(Arc::new(error)));
         }
         let new = &new[..self.wanted(parent.hash, below, new.len())];
+        let rejected = new.iter().try_for_each(|header| self.rejected.check(header));
+        rejected.map_err(|error| RefusedHeaders::Invalid(Arc::new(error)))?;
         let len = self.tree.len();
         let count = self.add(new).map_err(|error| {
             self.tree.take_back(len);
@@ -257,6 +278,14 @@ impl Chain for HeaderChain {
 
     fn read_head(&self, start: &[u8]) -> Option<BlockHead> {
         self.rules.read_head(start).ok()
+    }
+
+    fn reject(
+        &mut self,
+        block: BlockHash,
+        reason: &str,
+    ) -> Result<Option<Update>, Arc<dyn Error + Send + Sync>> {
+        self.give_up(block, reason)
     }
 
     fn local_block(&self, id: BlockId) -> Option<Block> {

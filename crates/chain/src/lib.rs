@@ -38,6 +38,7 @@ mod headers;
 mod node;
 mod proof;
 mod queries;
+mod rules;
 mod store;
 #[cfg(test)]
 mod testdata;
@@ -52,5 +53,6 @@ pub use headers::{HeaderChain, HeaderOptions};
 pub use node::{Node, NodeBuilder, NodeError};
 pub use proof::{Inclusion, InclusionRefused, ProofError, prove};
 pub use queries::{ChainView, Queries};
+pub use rules::{BlockRules, Verdict};
 pub use store::{HeaderStore, StoreError};
 pub use tree::{BlockTree, TreeBranch};

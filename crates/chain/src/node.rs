@@ -9,7 +9,9 @@ use tipward_sync::{
     run,
 };
 
-use crate::{Archive, ArchiveSink, Checkpoint, Coin, HeaderChain, HeaderOptions, Queries, StoreError};
+use crate::{
+    Archive, ArchiveSink, BlockRules, Checkpoint, Coin, HeaderChain, HeaderOptions, Queries, StoreError,
+};
 use sink::NodeSink;
 
 mod sink;
@@ -32,6 +34,7 @@ pub struct NodeBuilder {
     data_dir: PathBuf,
     sink: Option<Box<dyn BlockSink>>,
     archive: bool,
+    rules: Option<Box<dyn BlockRules>>,
     start: Option<Checkpoint>,
     give_up_without_peers: bool,
     /// How to connect. [`connect`](Self::connect) adds to its addresses.
@@ -59,6 +62,16 @@ impl NodeBuilder {
     #[must_use]
     pub fn archive(mut self) -> Self {
         self.archive = true;
+        self
+    }
+
+    /// Lets these rules decide which blocks are valid, before the sink gets them. They need
+    /// [`Order::Chain`](tipward_sync::Order::Chain) and [`Strategy::HeadersFirst`](tipward_sync::Strategy::HeadersFirst), as
+    /// are set: otherwise an invalid block ends the node. Genesis, or the checkpoint, is where the chain starts, so that can't be
+    /// invalid. With headers only there is nothing to decide.
+    #[must_use]
+    pub fn block_rules(mut self, rules: impl BlockRules) -> Self {
+        self.rules = Some(Box::new(rules));
         self
     }
 
@@ -129,7 +142,7 @@ impl NodeBuilder {
             options: self.sync,
             give_up_without_peers: self.give_up_without_peers,
             chain: Box::new(queries.chain()),
-            sink: Box::new(NodeSink { sink, start, queries: queries.clone() }),
+            sink: Box::new(NodeSink { sink, start, queries: queries.clone(), rules: self.rules, at: None }),
         })
         .await?;
         Ok(Node { running, queries })
@@ -160,6 +173,7 @@ impl Node {
             data_dir: data_dir.into(),
             sink: None,
             archive: false,
+            rules: None,
             start: None,
             give_up_without_peers: false,
             peers: ManagerOptions::default(),

@@ -3,10 +3,13 @@
 //! The sync changes the chain while others ask. All that is asked within one [`Queries::read`] is answered from one state of
 //! it, so that a reorg in between can't mix two branches.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::{
+    error::Error,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+};
 
 use tipward_sync::{
-    Accepted, Block, BlockHead, BlockId, Chain, Past, RefusedHeaders,
+    Accepted, Block, BlockHead, BlockId, Chain, Past, RefusedHeaders, Update,
     peer::wire::{BlockHash, Header},
 };
 
@@ -185,6 +188,14 @@ impl Chain for SharedChain {
 
     fn accept(&mut self, headers: &[Header]) -> Result<Accepted, RefusedHeaders> {
         self.change(|chain| chain.accept(headers))
+    }
+
+    fn reject(
+        &mut self,
+        block: BlockHash,
+        reason: &str,
+    ) -> Result<Option<Update>, Arc<dyn Error + Send + Sync>> {
+        self.change(|chain| chain.reject(block, reason))
     }
 
     fn local_block(&self, id: BlockId) -> Option<Block> {

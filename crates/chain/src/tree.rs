@@ -95,6 +95,11 @@ impl BlockTree {
         self.find(hash).map(|at| self.id(at))
     }
 
+    /// All headers, in the order of arrival.
+    pub(crate) fn hashes(&self) -> Vec<BlockHash> {
+        self.entries.iter().map(|entry| entry.hash).collect()
+    }
+
     /// A header's number in the order of arrival, of those that are there.
     pub(crate) fn position(&self, hash: BlockHash) -> Option<usize> {
         self.find(hash).map(|at| at as usize)

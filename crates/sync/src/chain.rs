@@ -109,6 +109,22 @@ pub trait Chain: Send + 'static {
     /// They break a rule, or can't be stored; nothing of them is kept then.
     fn accept(&mut self, headers: &[Header]) -> Result<Accepted, RefusedHeaders>;
 
+    /// Gives up a block that breaks a rule which its header does not show, and everything that builds on it, for good: headers
+    /// of that branch are refused from now on. Returns how the best chain changed, if it did. By default a chain does not
+    /// know how.
+    ///
+    /// # Errors
+    /// It can't be given up: it is where the chain starts, say, or the store fails.
+    fn reject(
+        &mut self,
+        block: BlockHash,
+        reason: &str,
+    ) -> Result<Option<Update>, Arc<dyn Error + Send + Sync>> {
+        let error: Box<dyn Error + Send + Sync> =
+            format!("block {block} can't be given up ({reason})").into();
+        Err(error.into())
+    }
+
     /// A block that need not be asked for, such as genesis.
     fn local_block(&self, id: BlockId) -> Option<Block>;
 

@@ -67,6 +67,13 @@ pub enum Event {
         /// The blocks above `common` that are best now, in their order: the first 1000.
         new_branch: Vec<BlockHash>,
     },
+    /// The sink has refused a block: it breaks a rule that only the sink knows. What builds on it counts no more either.
+    Rejected {
+        /// The block.
+        block: BlockId,
+        /// The rule.
+        reason: String,
+    },
     /// Everything that the connected peers have is applied.
     Synced {
         /// The last block.

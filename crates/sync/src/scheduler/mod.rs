@@ -18,6 +18,7 @@ mod io;
 mod order;
 mod pace;
 mod peers;
+mod reject;
 mod room;
 mod window;
 
@@ -172,6 +173,7 @@ impl Scheduler {
                 self.stream_on(now);
                 self.tell_of_room(now, chain);
             }
+            Input::Rejected { block, reason } => self.rejected(now, block, reason, chain),
             Input::Pause => self.is_paused = true,
             Input::Resume => {
                 self.is_paused = false;

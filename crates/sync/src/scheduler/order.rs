@@ -87,7 +87,7 @@ impl Scheduler {
     }
 
     /// Makes the window agree with the best chain, and finds out whether the sink has to go back.
-    fn realign(&mut self, now: Instant, keep: u64, chain: &dyn Chain) {
+    pub(super) fn realign(&mut self, now: Instant, keep: u64, chain: &dyn Chain) {
         let point = match self.sent {
             None => None,
             Some(sent) => match chain.fork_point(sent.hash) {
