@@ -8,17 +8,23 @@
 
 use std::{collections::hash_map::RandomState, hash::BuildHasher, iter::successors};
 
-use hashbrown::HashTable;
+use hashbrown::{HashTable, hash_table::Entry as Place};
 use tipward_sync::{
     BlockId, Update,
-    peer::wire::{BlockHash, Header, bitcoin::Work},
+    peer::{
+        UnixTime,
+        wire::{BlockHash, Header, bitcoin::Work},
+    },
 };
 
-use crate::{Branch, HeaderFacts, HeaderNode};
+use crate::{
+    Branch, HeaderError, HeaderFacts, HeaderNode, HeaderRules,
+    branch::{MEDIAN_SPAN, median},
+};
 
 mod prune;
 
-/// A list with no room grows by its eighth and so much: doubling would cost twice the memory of what is there.
+/// A list with no room grows by its sixteenth and so much: doubling would cost twice the memory of what is there.
 const GROWTH: usize = 1024;
 
 /// Headers that link up to one header, the root.
@@ -28,10 +34,24 @@ pub struct BlockTree {
     base: u64,
     entries: Vec<Entry>,
     /// The positions of all entries, by hash. A map with hashes of its own as keys would be three times as large.
-    index: HashTable<u32>,
+    index: HashTable<Slot>,
     hasher: RandomState,
     /// The best chain by height above the root.
     best: Vec<u32>,
+}
+
+/// A place in the index. With the key beside it, the index grows without a look at the entries, which are far apart.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    key: u32,
+    at: u32,
+}
+
+impl Slot {
+    /// The table takes the place from the low bits, and a mark from the high ones.
+    fn spread(self) -> u64 {
+        u64::from(self.key) << 32 | u64::from(self.key)
+    }
 }
 
 #[derive(Debug)]
@@ -200,22 +220,74 @@ impl BlockTree {
         self.add(header, facts).then(|| self.choose(header.hash)).flatten()
     }
 
+    /// Checks headers by these rules, each as the child of the one before it, the first as the child of one in the tree, and
+    /// adds them. Returns how the best chain changed, if it did. Headers that are known are passed over.
+    ///
+    /// # Errors
+    /// The first rule that one of them breaks, or [`HeaderError::NotLinked`]; none of them is added then.
+    pub fn extend(
+        &mut self,
+        headers: &[Header],
+        rules: &dyn HeaderRules,
+        now: UnixTime,
+    ) -> Result<Option<Update>, HeaderError> {
+        let len = self.len();
+        let Some(last) = headers.last() else { return Ok(None) };
+        if let Err((_, error)) = self.add_all(headers, rules, now) {
+            self.take_back(len);
+            return Err(error);
+        }
+        Ok(self.choose(last.hash))
+    }
+
+    /// As [`extend`](Self::extend), without a look at which branch is best. On an error, what came before it stays; says how
+    /// many headers that are.
+    pub(crate) fn add_all(
+        &mut self,
+        headers: &[Header],
+        rules: &dyn HeaderRules,
+        now: UnixTime,
+    ) -> Result<(), (usize, HeaderError)> {
+        let mut last = None;
+        for (count, header) in headers.iter().enumerate() {
+            let parent = match last {
+                Some(at) if self.entry(at).hash == header.parent => Some(at),
+                Some(_) => None,
+                None => self.find(header.parent),
+            };
+            let parent = parent.ok_or((count, HeaderError::NotLinked { hash: header.hash }))?;
+            let facts = rules.check(header, &TreeBranch { tree: self, at: parent }, now);
+            last = Some(self.add_to(parent, header.hash, facts.map_err(|error| (count, error))?));
+        }
+        Ok(())
+    }
+
     /// Adds a header without a look at which branch is best. False if it is known, or its parent is not.
     pub(crate) fn add(&mut self, header: &Header, facts: HeaderFacts) -> bool {
         let Some(parent) = self.find(header.parent) else { return false };
-        // 2^32 headers are 340 GB: memory ends before.
-        let Ok(at) = u32::try_from(self.entries.len()) else { return false };
-        if self.find(header.hash).is_some() {
-            return false;
-        }
+        let len = self.len();
+        self.add_to(parent, header.hash, facts);
+        self.len() > len
+    }
+
+    /// Adds a header on top of one, unless it is known. Returns where it is.
+    fn add_to(&mut self, parent: u32, hash: BlockHash, facts: HeaderFacts) -> u32 {
         let HeaderFacts { work, time, bits } = facts;
         let before = self.entry(parent);
         let (work, depth) = (before.work + work, before.depth + 1);
+        // 2^32 headers are 340 GB: memory ends before.
+        let at = u32::try_from(self.entries.len()).expect("no memory holds so many headers");
+        let slot = self.slot(hash, at);
+        let entries = &self.entries;
+        let is_it = |other: &Slot| other.key == slot.key && entries[other.at as usize].hash == hash;
+        match self.index.entry(slot.spread(), is_it, |slot| slot.spread()) {
+            Place::Occupied(known) => return known.get().at,
+            Place::Vacant(place) => drop(place.insert(slot)),
+        }
         let skip = self.back_to(parent, skip_depth(depth));
         make_room(&mut self.entries);
-        self.entries.push(Entry { hash: header.hash, work, parent, skip, depth, time, bits });
-        self.put_into_index(at);
-        true
+        self.entries.push(Entry { hash, work, parent, skip, depth, time, bits });
+        at
     }
 
     /// Makes the branch that ends with this header the best one, if it has more work. Returns how the best chain changed.
@@ -237,22 +309,29 @@ impl BlockTree {
 
     /// Takes back what was added since there were `len` headers. None of it must have been made best.
     pub(crate) fn take_back(&mut self, len: usize) {
-        for entry in &self.entries[len..] {
-            let hash = self.hasher.hash_one(entry.hash);
-            let found = self.index.find_entry(hash, |&at| self.entries[at as usize].hash == entry.hash);
+        for at in len..self.entries.len() {
+            let slot = self.slot(self.entries[at].hash, at as u32);
+            let found = self.index.find_entry(slot.spread(), |other| other.at == slot.at);
             found.expect("every entry is in the index").remove();
         }
         self.entries.truncate(len);
     }
 
     fn find(&self, hash: BlockHash) -> Option<u32> {
-        self.index.find(self.hasher.hash_one(hash), |&at| self.entry(at).hash == hash).copied()
+        let slot = self.slot(hash, 0);
+        let is_it = |other: &Slot| other.key == slot.key && self.entry(other.at).hash == hash;
+        self.index.find(slot.spread(), is_it).map(|slot| slot.at)
     }
 
     fn put_into_index(&mut self, at: u32) {
-        let (entries, hasher) = (&self.entries, &self.hasher);
-        let hash = |at: &u32| hasher.hash_one(entries[*at as usize].hash);
-        self.index.insert_unique(hash(&at), at, hash);
+        let slot = self.slot(self.entry(at).hash, at);
+        self.index.insert_unique(slot.spread(), slot, |slot| slot.spread());
+    }
+
+    /// Part of a hash is enough, and what decides is a secret: nobody can make hashes that collide.
+    fn slot(&self, hash: BlockHash, at: u32) -> Slot {
+        let part = hash.as_bytes().first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes));
+        Slot { key: self.hasher.hash_one(part) as u32, at }
     }
 
     fn on_best_chain(&self, mut at: u32) -> u32 {
@@ -328,6 +407,27 @@ impl Branch for TreeBranch<'_> {
         self.tree.find(block).is_some()
     }
 
+    fn tip_work(&self) -> Option<Work> {
+        let entry = self.tree.entry(self.at);
+        (self.at > 0).then(|| entry.work.checked_sub(self.tree.entry(entry.parent).work)).flatten()
+    }
+
+    fn median_time(&self, height: u64) -> Option<u32> {
+        // By the links from one to the next: a search for each takes longer.
+        let mut at = self.tree.ancestor_at(self.at, height)?;
+        let mut times = [0; MEDIAN_SPAN as usize];
+        let count = MEDIAN_SPAN.min(height + 1) as usize;
+        for n in 0..count {
+            let entry = self.tree.entry(at);
+            times[n] = entry.time;
+            if n + 1 < count && at == 0 {
+                return None;
+            }
+            at = entry.parent;
+        }
+        Some(median(&mut times[..count]))
+    }
+
     fn back(&self) -> Box<dyn Iterator<Item = HeaderNode> + '_> {
         let parent = |&at: &u32| (at > 0).then(|| self.tree.entry(at).parent);
         Box::new(successors(Some(self.at), parent).map(|at| self.tree.node_at(at)))
@@ -347,7 +447,7 @@ fn skip_depth(depth: u32) -> u32 {
 
 fn make_room<T>(list: &mut Vec<T>) {
     if list.len() == list.capacity() {
-        list.reserve_exact(list.len() / 8 + GROWTH);
+        list.reserve_exact(list.len() / 16 + GROWTH);
     }
 }
 
