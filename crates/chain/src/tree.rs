@@ -248,6 +248,9 @@ impl BlockTree {
         rules: &dyn HeaderRules,
         now: UnixTime,
     ) -> Result<(), (usize, HeaderError)> {
+        // All places in the index at once: the processor waits for many at a time here, and below for one after the other.
+        let known = headers.iter().filter(|header| self.find(header.hash).is_some()).count();
+        self.index.reserve(headers.len() - known, |slot| slot.spread());
         let mut last = None;
         for (count, header) in headers.iter().enumerate() {
             let parent = match last {

@@ -27,15 +27,21 @@ const MAX_TIMEWARP: u32 = 600;
 /// A network's rules.
 #[derive(Debug)]
 pub(super) struct Rules {
-    pub(super) network: &'static Network,
+    network: &'static Network,
+    /// The easiest target, which no header's may exceed.
+    limit: Option<Target>,
 }
 
 impl Rules {
+    pub(super) fn new(network: &'static Network) -> Self {
+        Self { network, limit: network.pow_limit.to_target() }
+    }
+
     /// The hash meets the target that the header claims, and that is no easier than the network's limit.
     fn meet(&self, header: &Header) -> Result<(BlockHeader, Target), HeaderError> {
         let (hash, decoded) = (header.hash, BlockHeader::from_bytes(eighty(&header.raw)?));
         let bits = decoded.bits;
-        let target = bits.to_target_within(self.network.pow_limit);
+        let target = bits.to_target().filter(|target| Some(*target) <= self.limit);
         let target = target.ok_or_else(|| HeaderError::Target { hash, bits: bits.to_string() })?;
         if !target.is_met_by(hash) {
             return Err(HeaderError::ProofOfWork { hash, bits: bits.to_string() });

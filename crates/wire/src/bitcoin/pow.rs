@@ -20,23 +20,21 @@ impl CompactTarget {
     pub fn to_target(self) -> Option<Target> {
         let (exponent, mantissa) = ((self.0 >> 24) as usize, u64::from(self.0 & 0x007f_ffff));
         let is_negative = self.0 & 0x0080_0000 != 0;
-        let mut limbs = [0; 4];
-        if exponent <= 3 {
-            limbs[0] = mantissa >> (8 * (3 - exponent));
-        } else if mantissa != 0 {
-            // Limb by limb: this runs for every header, and a general shift takes ten times as long.
-            let (limb, shift) = ((exponent - 3) / 8, 8 * ((exponent - 3) % 8));
-            let shifted = u128::from(mantissa) << shift;
-            let (low, high) = (shifted as u64, (shifted >> 64) as u64);
-            *limbs.get_mut(limb)? = low;
-            match limbs.get_mut(limb + 1) {
-                Some(above) => *above = high,
-                None if high != 0 => return None,
-                None => {}
-            }
+        let (number, bytes) =
+            if exponent <= 3 { (mantissa >> (8 * (3 - exponent)), 0) } else { (mantissa, exponent - 3) };
+        if is_negative || number == 0 {
+            return None;
         }
-        let target = U256::from_limbs(limbs);
-        (!is_negative && !target.is_zero()).then_some(Target(target))
+        // Limb by limb: this runs for every header, and a general shift takes ten times as long.
+        let mut limbs = [0; 4];
+        let shifted = u128::from(number) << (8 * (bytes % 8));
+        *limbs.get_mut(bytes / 8)? = shifted as u64;
+        match (limbs.get_mut(bytes / 8 + 1), (shifted >> 64) as u64) {
+            (Some(above), high) => *above = high,
+            (None, 0) => {}
+            (None, _) => return None,
+        }
+        Some(Target(U256::from_limbs(limbs)))
     }
 }
 
