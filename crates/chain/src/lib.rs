@@ -49,4 +49,4 @@ pub use error::HeaderError;
 pub use headers::{HeaderChain, HeaderOptions};
 pub use node::{Node, NodeBuilder, NodeError};
 pub use store::{HeaderStore, StoreError};
-pub use tree::{BlockTree, TreeBranch};
+pub use tree::{BlockTree, Rejection, TreeBranch};

@@ -17,6 +17,9 @@ use tipward_sync::{
 use crate::{Branch, HeaderFacts, HeaderNode};
 
 mod prune;
+mod reject;
+
+pub use reject::Rejection;
 
 /// A list with no room grows by its eighth and so much: doubling would cost twice the memory of what is there.
 const GROWTH: usize = 1024;
@@ -221,6 +224,11 @@ impl BlockTree {
     /// Makes the branch that ends with this header the best one, if it has more work. Returns how the best chain changed.
     pub(crate) fn choose(&mut self, hash: BlockHash) -> Option<Update> {
         let at = self.find(hash).filter(|&at| self.entry(at).work > self.entry(self.tip_index()).work)?;
+        Some(self.switch_to(at))
+    }
+
+    /// Makes a branch the best one.
+    fn switch_to(&mut self, at: u32) -> Update {
         let common = self.on_best_chain(at);
         let keep = self.entry(common).depth as usize + 1;
         let mut branch: Vec<u32> =
@@ -232,7 +240,7 @@ impl BlockTree {
             self.best.push(at);
         }
         let append = branch.iter().map(|&at| self.entry(at).hash).collect();
-        Some(Update { keep: self.base + keep as u64, append })
+        Update { keep: self.base + keep as u64, append }
     }
 
     /// Takes back what was added since there were `len` headers. None of it must have been made best.
