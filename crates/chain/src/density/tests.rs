@@ -15,11 +15,12 @@ fn ids(numbers: &[u64]) -> Vec<BlockHash> {
 }
 
 fn options(security: u64, window: u64) -> DensityOptions {
-    DensityOptions { security, window, bound: SlotBound::Exclusive, max_forks: 1000 }
+    let bound = SlotBound::Exclusive;
+    DensityOptions { security, window, bound, max_forks: 1000, max_side_blocks: 100_000 }
 }
 
-fn block(n: u64, parent: u64, slot: u64) -> SlotBlock {
-    SlotBlock { hash: id(n), parent: id(parent), slot }
+fn block(n: u64, parent: u64, slot: u64) -> Candidate<u64> {
+    Candidate { hash: id(n), parent: id(parent), facts: slot }
 }
 
 fn tree(options: DensityOptions) -> DensityTree {
@@ -140,7 +141,7 @@ fn at_the_tip_a_branch_that_parted_long_ago_is_refused_however_dense() {
 
 #[test]
 fn what_a_block_lacks_is_named() {
-    let mut tree = tree(DensityOptions { max_forks: 1, ..options(1, 50) });
+    let mut tree = tree(options(1, 50));
     tree.offer(block(1, 0, 5)).unwrap();
     assert_eq!(
         tree.offer(block(2, 1, 5)),
@@ -149,11 +150,29 @@ fn what_a_block_lacks_is_named() {
     );
     assert_eq!(tree.offer(block(3, 9, 6)), Err(OfferError::ParentNotFound { hash: id(3), parent: id(9) }));
     assert_eq!(tree.offer(block(1, 0, 5)).unwrap(), Offered::default(), "known");
-    tree.offer(block(4, 0, 6)).unwrap();
-    assert_eq!(tree.offer(block(5, 0, 7)), Err(OfferError::TooManyForks { hash: id(5), max: 1 }));
-    tree.offer(block(6, 4, 7)).unwrap();
-    assert_eq!(tree.tip().hash, id(6), "a branch that is there may grow, and win");
-    assert_eq!(forks(&tree), ids(&[1]));
+}
+
+#[test]
+fn of_too_many_branches_those_go_that_have_not_grown_for_long() {
+    let mut tree = tree(DensityOptions { max_forks: 3, max_side_blocks: 8, ..options(10, 50) });
+    grow(&mut tree, 1, 0, 1..=9);
+    for branch in 1..=3 {
+        grow(&mut tree, branch * 100, 1, [2, 3]);
+    }
+    assert_eq!(tree.offer(block(102, 101, 4)).unwrap(), Offered::default(), "it grows");
+    let offered = tree.offer(block(400, 201, 4)).unwrap();
+    assert_eq!((offered.pruned, forks(&tree)), (vec![], ids(&[301, 102, 400])), "a branch that goes on");
+    let offered = tree.offer(block(500, 201, 4)).unwrap();
+    assert_eq!((offered.pruned, forks(&tree)), (ids(&[300, 301]), ids(&[102, 400, 500])));
+    // Of a shared stem only what is one's own goes.
+    assert!(tree.offer(block(401, 400, 5)).unwrap().pruned.is_empty());
+    let offered = tree.offer(block(402, 401, 6)).unwrap();
+    assert_eq!((offered.pruned, forks(&tree)), (ids(&[100, 101, 102]), ids(&[500, 402])), "too many blocks");
+    grow(&mut tree, 501, 500, 5..=7);
+    assert_eq!(forks(&tree), ids(&[503]), "of the other only what both have stays");
+    grow(&mut tree, 504, 503, 8..=10);
+    assert_eq!(tree.tip().height, 10, "the last one to grow stays, and may win");
+    assert_eq!(tree.len(), 11 + 8);
 }
 
 #[test]
@@ -313,7 +332,7 @@ proptest! {
             prop_assert_eq!(forks(&tree), ids(&oracle.forks));
             prop_assert_eq!(tree.irreversible().hash, id(oracle.irreversible));
             prop_assert_eq!(&sink, &ids(&oracle.chain(oracle.tip)));
-            prop_assert_eq!(tree.nodes.len(), oracle.parents.len() + 1);
+            prop_assert_eq!(tree.len(), oracle.parents.len() + 1);
         }
     }
 }

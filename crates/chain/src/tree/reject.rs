@@ -3,18 +3,10 @@
 
 use std::cmp::Reverse;
 
-use tipward_sync::{Update, peer::wire::BlockHash};
+use tipward_sync::peer::wire::BlockHash;
 
 use super::BlockTree;
-
-/// What became of a tree when a block was rejected.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Rejection {
-    /// How the best chain changed, if the block was on it. It may only get shorter: then nothing is appended.
-    pub update: Option<Update>,
-    /// The block and all that built on it, parents before children.
-    pub gone: Vec<BlockHash>,
-}
+use crate::Rejection;
 
 impl BlockTree {
     /// Removes a block and all that builds on it. Of what remains the branch with the most work is best, of equals the one
