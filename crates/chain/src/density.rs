@@ -149,14 +149,19 @@ impl DensityTree {
 
     /// Compares the best chain with all branches, one after the other, each with the best so far.
     fn choose(&mut self) -> Option<Update> {
-        let mut keep = None;
+        let mut keep = self.blocks.best.len();
+        let mut undone = Vec::new();
         for at in 0..self.forks.len() {
             let Some(fork) = self.forks.get(at).copied().filter(|fork| self.is_better(fork)) else {
                 continue;
             };
             let old_tip = self.blocks.tip();
-            let branch = self.blocks.path(self.blocks.best[fork.common as usize], fork.tip);
             let kept = fork.common as usize + 1;
+            let branch = self.blocks.path(self.blocks.best[kept - 1], fork.tip);
+            if kept < keep {
+                undone.splice(..0, self.blocks.best[kept..keep].iter().copied());
+                keep = kept;
+            }
             self.blocks.best.truncate(kept);
             self.blocks.best.extend(&branch);
             // What was best is a branch now, and all branches may part elsewhere.
@@ -164,13 +169,13 @@ impl DensityTree {
             for at in 0..self.forks.len() {
                 self.forks[at] = self.fork(self.forks[at].tip);
             }
-            keep = Some(keep.map_or(kept, |before: usize| before.min(kept)));
         }
-        let keep = keep?;
         // When a block was rejected, a branch may have won that goes on from the one before it.
         let blocks = &self.blocks;
         self.forks.retain(|fork| !blocks.is_best(fork.tip) && blocks.node(fork.tip).children == 0);
-        Some(self.update(keep))
+        // One branch may have won, and then one that is closer to what was best before.
+        keep += self.blocks.best[keep..].iter().zip(&undone).take_while(|(new, old)| new == old).count();
+        (keep < self.blocks.best.len()).then(|| self.update(keep))
     }
 
     fn update(&self, keep: usize) -> Update {
@@ -303,10 +308,7 @@ impl Rule for DensityTree {
         {
             self.forks.insert(place, self.fork(parent));
         }
-        let update = is_best.then(|| {
-            let chosen = self.choose().map_or(u64::MAX, |update| update.keep - self.base);
-            self.update((depth as usize).min(usize::try_from(chosen).unwrap_or(usize::MAX)))
-        });
+        let update = is_best.then(|| self.choose().unwrap_or_else(|| self.update(depth as usize)));
         Some(Rejection { update, gone: ascending(gone) })
     }
 
@@ -352,4 +354,4 @@ impl Rule for DensityTree {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

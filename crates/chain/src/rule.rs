@@ -117,3 +117,6 @@ pub enum OfferError {
         parent: u64,
     },
 }
+
+#[cfg(test)]
+mod tests;
