@@ -11,6 +11,11 @@ use crate::{Candidate, OfferError, Offered, Rejection, Rule, tree::links::Linked
 use blocks::Blocks;
 
 mod blocks;
+mod chain;
+mod rules;
+
+pub use chain::SlotChain;
+pub use rules::{LedgerError, PastSink, SlotBlock, SlotCheckpoint, SlotError, SlotRules};
 
 /// The parameters of the rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +152,18 @@ impl DensityTree {
         Some(CommonPrefix { one: hashes(one), other: hashes(other) })
     }
 
+    /// Whether a block that is not there has a place on top of another one, that is or would be in the tree.
+    fn admits(&self, parent: BlockId, before: u64, hash: BlockHash, slot: u64) -> Result<(), OfferError> {
+        let irreversible = self.irreversible();
+        if parent.height < irreversible.height {
+            return Err(OfferError::ImmutableFork { hash, irreversible });
+        }
+        if slot <= before {
+            return Err(OfferError::Slot { hash, slot, parent: before });
+        }
+        Ok(())
+    }
+
     /// Compares the best chain with all branches, one after the other, each with the best so far.
     fn choose(&mut self) -> Option<Update> {
         let mut keep = self.blocks.best.len();
@@ -259,13 +276,7 @@ impl Rule for DensityTree {
         let Some(parent) = self.blocks.find(parent_hash) else {
             return Err(OfferError::ParentNotFound { hash, parent: parent_hash });
         };
-        if self.blocks.depth(parent) < self.irreversible {
-            return Err(OfferError::ImmutableFork { hash, irreversible: self.irreversible() });
-        }
-        let before = self.blocks.node(parent).slot;
-        if slot <= before {
-            return Err(OfferError::Slot { hash, slot, parent: before });
-        }
+        self.admits(self.id(parent), self.blocks.node(parent).slot, hash, slot)?;
         let at = self.blocks.add(hash, slot, parent);
         let update = if parent == self.blocks.tip() {
             self.blocks.best.push(at);
