@@ -36,6 +36,7 @@ pub mod density;
 mod error;
 mod headers;
 mod node;
+mod rule;
 mod store;
 #[cfg(test)]
 mod testdata;
@@ -48,5 +49,6 @@ pub use coin::{Coin, HeaderRules};
 pub use error::HeaderError;
 pub use headers::{HeaderChain, HeaderOptions};
 pub use node::{Node, NodeBuilder, NodeError};
+pub use rule::{Candidate, OfferError, Offered, Rejection, Rule};
 pub use store::{HeaderStore, StoreError};
 pub use tree::{BlockTree, TreeBranch};

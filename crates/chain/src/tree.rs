@@ -3,8 +3,7 @@
 //! The rule is most work; of branches with equal work the one seen first stays (Bitcoin Core,
 //! `CBlockIndexWorkComparator`). The tree starts at genesis or above, and knows no chain's rules.
 //!
-//! Headers are in one list in the order of arrival, parents before children, and refer to each other by position. Each
-//! has a second link far back (Bitcoin Core, `CBlockIndex::BuildSkip`), so that an ancestor is found in O(log n).
+//! Headers are in one list in the order of arrival, parents before children.
 
 use std::{collections::hash_map::RandomState, hash::BuildHasher, iter::successors};
 
@@ -18,11 +17,16 @@ use tipward_sync::{
 };
 
 use crate::{
-    Branch, HeaderError, HeaderFacts, HeaderNode, HeaderRules,
+    Branch, Candidate, HeaderError, HeaderFacts, HeaderNode, HeaderRules, OfferError, Offered, Rejection,
+    Rule,
     branch::{MEDIAN_SPAN, median},
 };
 
+pub(crate) mod links;
 mod prune;
+mod reject;
+
+use links::{Linked, Links, skip_depth};
 
 /// A list with no room grows by its sixteenth and so much: doubling would cost twice the memory of what is there.
 const GROWTH: usize = 1024;
@@ -164,14 +168,7 @@ impl BlockTree {
     #[must_use]
     pub fn common_ancestor(&self, one: BlockHash, other: BlockHash) -> Option<BlockId> {
         let (one, other) = (self.find(one)?, self.find(other)?);
-        let depth = self.entry(one).depth.min(self.entry(other).depth);
-        let (mut one, mut other) = (self.back_to(one, depth), self.back_to(other, depth));
-        while one != other {
-            let (a, b) = (self.entry(one), self.entry(other));
-            // At equal depths both links lead to equal depths.
-            (one, other) = if a.skip == b.skip { (a.parent, b.parent) } else { (a.skip, b.skip) };
-        }
-        Some(self.id(one))
+        Some(self.id(self.common(one, other)))
     }
 
     /// The highest block of the best chain that `hash` is or descends from.
@@ -192,20 +189,7 @@ impl BlockTree {
     /// the root if `from` is unknown.
     #[must_use]
     pub fn locator(&self, from: BlockHash) -> Vec<BlockHash> {
-        let mut hashes = Vec::new();
-        let mut at = self.find(from).unwrap_or(0);
-        let mut step = 1;
-        loop {
-            let entry = self.entry(at);
-            hashes.push(entry.hash);
-            if entry.depth == 0 {
-                return hashes;
-            }
-            if hashes.len() >= 10 {
-                step *= 2;
-            }
-            at = self.back_to(at, entry.depth.saturating_sub(step));
-        }
+        self.locator_from(self.find(from).unwrap_or(0))
     }
 
     /// The chain that ends with this header, as rules look at it.
@@ -267,9 +251,13 @@ impl BlockTree {
 
     /// Adds a header without a look at which branch is best. False if it is known, or its parent is not.
     pub(crate) fn add(&mut self, header: &Header, facts: HeaderFacts) -> bool {
-        let Some(parent) = self.find(header.parent) else { return false };
+        self.put(header.hash, header.parent, facts)
+    }
+
+    fn put(&mut self, hash: BlockHash, parent: BlockHash, facts: HeaderFacts) -> bool {
+        let Some(parent) = self.find(parent) else { return false };
         let len = self.len();
-        self.add_to(parent, header.hash, facts);
+        self.add_to(parent, hash, facts);
         self.len() > len
     }
 
@@ -296,18 +284,21 @@ impl BlockTree {
     /// Makes the branch that ends with this header the best one, if it has more work. Returns how the best chain changed.
     pub(crate) fn choose(&mut self, hash: BlockHash) -> Option<Update> {
         let at = self.find(hash).filter(|&at| self.entry(at).work > self.entry(self.tip_index()).work)?;
+        Some(self.switch_to(at))
+    }
+
+    /// Makes a branch the best one.
+    fn switch_to(&mut self, at: u32) -> Update {
         let common = self.on_best_chain(at);
         let keep = self.entry(common).depth as usize + 1;
-        let mut branch: Vec<u32> =
-            successors(Some(at), |&at| Some(self.entry(at).parent)).take_while(|&at| at != common).collect();
-        branch.reverse();
+        let branch = self.path(common, at);
         self.best.truncate(keep);
         for &at in &branch {
             make_room(&mut self.best);
             self.best.push(at);
         }
         let append = branch.iter().map(|&at| self.entry(at).hash).collect();
-        Some(Update { keep: self.base + keep as u64, append })
+        Update { keep: self.base + keep as u64, append }
     }
 
     /// Takes back what was added since there were `len` headers. None of it must have been made best.
@@ -337,38 +328,9 @@ impl BlockTree {
         Slot { key: self.hasher.hash_one(part) as u32, at }
     }
 
-    fn on_best_chain(&self, mut at: u32) -> u32 {
-        while !self.is_best(at) {
-            let entry = self.entry(at);
-            at = if self.is_best(entry.skip) { entry.parent } else { entry.skip };
-        }
-        at
-    }
-
-    fn is_best(&self, at: u32) -> bool {
-        self.best.get(self.entry(at).depth as usize) == Some(&at)
-    }
-
     fn ancestor_at(&self, at: u32, height: u64) -> Option<u32> {
         let depth = u32::try_from(height.checked_sub(self.base)?).ok()?;
         (depth <= self.entry(at).depth).then(|| self.back_to(at, depth))
-    }
-
-    /// The ancestor at a depth, which is not below `at`'s (Bitcoin Core, `CBlockIndex::GetAncestor`).
-    fn back_to(&self, mut at: u32, depth: u32) -> u32 {
-        loop {
-            let entry = self.entry(at);
-            if entry.depth <= depth {
-                return at;
-            }
-            if self.is_best(at) {
-                return self.best[depth as usize];
-            }
-            // The parent's far link is better than one that leads too far back or hardly as far.
-            let (skip, before) = (skip_depth(entry.depth), skip_depth(entry.depth - 1));
-            let is_good = skip == depth || (skip > depth && !(before + 2 < skip && before >= depth));
-            at = if is_good { entry.skip } else { entry.parent };
-        }
     }
 
     fn tip_index(&self) -> u32 {
@@ -387,6 +349,74 @@ impl BlockTree {
     fn node_at(&self, at: u32) -> HeaderNode {
         let &Entry { work, time, bits, .. } = self.entry(at);
         HeaderNode { id: self.id(at), work, time, bits }
+    }
+}
+
+impl Linked for BlockTree {
+    fn links(&self, at: u32) -> Links {
+        let &Entry { parent, skip, depth, .. } = self.entry(at);
+        Links { parent, skip, depth }
+    }
+
+    fn hash(&self, at: u32) -> BlockHash {
+        self.entry(at).hash
+    }
+
+    fn best(&self) -> &[u32] {
+        &self.best
+    }
+}
+
+impl Rule for BlockTree {
+    type Facts = HeaderFacts;
+
+    fn offer(&mut self, block: Candidate<HeaderFacts>) -> Result<Offered, OfferError> {
+        let Candidate { hash, parent, facts } = block;
+        if self.find(parent).is_none() {
+            return Err(OfferError::ParentNotFound { hash, parent });
+        }
+        let update = self.put(hash, parent, facts).then(|| self.choose(hash)).flatten();
+        Ok(Offered { update, pruned: Vec::new() })
+    }
+
+    fn reject(&mut self, hash: BlockHash) -> Option<Rejection> {
+        self.reject(hash)
+    }
+
+    fn tip(&self) -> BlockId {
+        self.tip()
+    }
+
+    fn irreversible(&self) -> BlockId {
+        self.root()
+    }
+
+    fn best_at(&self, height: u64) -> Option<BlockHash> {
+        self.best_at(height)
+    }
+
+    fn get(&self, hash: BlockHash) -> Option<BlockId> {
+        self.get(hash)
+    }
+
+    fn ancestor(&self, hash: BlockHash, height: u64) -> Option<BlockId> {
+        self.ancestor(hash, height)
+    }
+
+    fn common_ancestor(&self, one: BlockHash, other: BlockHash) -> Option<BlockId> {
+        self.common_ancestor(one, other)
+    }
+
+    fn fork_point(&self, hash: BlockHash) -> Option<BlockId> {
+        self.fork_point(hash)
+    }
+
+    fn locator(&self, from: BlockHash) -> Vec<BlockHash> {
+        self.locator(from)
+    }
+
+    fn tips(&self) -> Vec<BlockId> {
+        self.tips()
     }
 }
 
@@ -434,17 +464,6 @@ impl Branch for TreeBranch<'_> {
     fn back(&self) -> Box<dyn Iterator<Item = HeaderNode> + '_> {
         let parent = |&at: &u32| (at > 0).then(|| self.tree.entry(at).parent);
         Box::new(successors(Some(self.at), parent).map(|at| self.tree.node_at(at)))
-    }
-}
-
-/// Where the far link of a header at this depth leads: chosen such that a walk over any distance takes O(log n) steps
-/// (Bitcoin Core, `GetSkipHeight`).
-fn skip_depth(depth: u32) -> u32 {
-    let without_lowest_bit = |number: u32| number & number.wrapping_sub(1);
-    match depth {
-        0 | 1 => 0,
-        odd if odd & 1 == 1 => without_lowest_bit(without_lowest_bit(odd - 1)) + 1,
-        even => without_lowest_bit(even),
     }
 }
 
