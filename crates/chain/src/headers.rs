@@ -160,22 +160,17 @@ impl HeaderChain {
 
     /// Checks new headers and adds them to the tree, up to the first whose time has not come. Returns how many.
     fn add(&mut self, headers: &[Header]) -> Result<usize, HeaderError> {
-        let now = (self.clock)();
-        for (count, header) in headers.iter().enumerate() {
-            let branch = self.tree.branch(header.parent).expect("the parent was found or added before");
-            match self.rules.check(header, &branch, now) {
-                Ok(facts) => drop(self.tree.add(header, facts)),
-                // Nothing is wrong with it but the time. The clock may be ours that is wrong.
-                Err(error @ HeaderError::TimeTooNew { .. }) => {
-                    if !std::mem::replace(&mut self.has_warned, true) {
-                        tracing::warn!(%error, "passed over for now, as will be others");
-                    }
-                    return Ok(count);
+        match self.tree.add_all(headers, &*self.rules, (self.clock)()) {
+            Ok(()) => Ok(headers.len()),
+            // Nothing is wrong with it but the time. The clock may be ours that is wrong.
+            Err((count, error @ HeaderError::TimeTooNew { .. })) => {
+                if !std::mem::replace(&mut self.has_warned, true) {
+                    tracing::warn!(%error, "passed over for now, as will be others");
                 }
-                Err(error) => return Err(error),
+                Ok(count)
             }
+            Err((_, error)) => Err(error),
         }
-        Ok(headers.len())
     }
 
     /// Whether a branch that ends here need not be looked at: the chain is known to have more work, and has it.

@@ -38,6 +38,7 @@ mod headers;
 mod node;
 mod proof;
 mod queries;
+mod rule;
 mod rules;
 mod store;
 #[cfg(test)]
@@ -53,6 +54,7 @@ pub use headers::{HeaderChain, HeaderOptions};
 pub use node::{Node, NodeBuilder, NodeError};
 pub use proof::{Inclusion, InclusionRefused, ProofError, prove};
 pub use queries::{ChainView, Queries};
+pub use rule::{Candidate, OfferError, Offered, Rejection, Rule};
 pub use rules::{BlockRules, Verdict};
 pub use store::{HeaderStore, StoreError};
 pub use tree::{BlockTree, TreeBranch};

@@ -150,6 +150,11 @@ pub trait Chain: Send + 'static {
         self.fork_point(hash).filter(|point| point.hash == hash).map(|point| point.height)
     }
 
+    /// Everything that the peers have is known and, unless only headers are wanted, with the sink: told together with each
+    /// [`Event::Synced`](crate::Event::Synced). A rule may make final then what it may not while the chain could be one that was
+    /// made in secret.
+    fn caught_up(&mut self) {}
+
     /// For a tree that starts at a trusted block: where its past ends so far, if more of it is wanted.
     fn wanted_past(&self) -> Option<Past> {
         None

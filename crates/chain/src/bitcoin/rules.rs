@@ -8,7 +8,7 @@ use tipward_sync::{
         UnixTime,
         wire::{
             BlockHash, Header,
-            bitcoin::{BlockHeader, Difficulty, Network, Work},
+            bitcoin::{BlockHeader, Difficulty, Network, Target, Work},
         },
     },
 };
@@ -27,20 +27,26 @@ const MAX_TIMEWARP: u32 = 600;
 /// A network's rules.
 #[derive(Debug)]
 pub(super) struct Rules {
-    pub(super) network: &'static Network,
+    network: &'static Network,
+    /// The easiest target, which no header's may exceed.
+    limit: Option<Target>,
 }
 
 impl Rules {
+    pub(super) fn new(network: &'static Network) -> Self {
+        Self { network, limit: network.pow_limit.to_target() }
+    }
+
     /// The hash meets the target that the header claims, and that is no easier than the network's limit.
-    fn read(&self, header: &Header) -> Result<(BlockHeader, Work), HeaderError> {
+    fn meet(&self, header: &Header) -> Result<(BlockHeader, Target), HeaderError> {
         let (hash, decoded) = (header.hash, BlockHeader::from_bytes(eighty(&header.raw)?));
         let bits = decoded.bits;
-        let target = bits.to_target_within(self.network.pow_limit);
+        let target = bits.to_target().filter(|target| Some(*target) <= self.limit);
         let target = target.ok_or_else(|| HeaderError::Target { hash, bits: bits.to_string() })?;
         if !target.is_met_by(hash) {
             return Err(HeaderError::ProofOfWork { hash, bits: bits.to_string() });
         }
-        Ok((decoded, target.work()))
+        Ok((decoded, target))
     }
 
     /// It does not contradict what is known of the chain.
@@ -96,17 +102,18 @@ impl Rules {
 
 impl HeaderRules for Rules {
     fn read(&self, header: &Header) -> Result<HeaderFacts, HeaderError> {
-        let (BlockHeader { time, bits, .. }, work) = self.read(header)?;
-        Ok(HeaderFacts { work, time, bits: bits.0 })
+        let (BlockHeader { time, bits, .. }, target) = self.meet(header)?;
+        Ok(HeaderFacts { work: target.work(), time, bits: bits.0 })
     }
 
     fn check(&self, header: &Header, branch: &dyn Branch, now: UnixTime) -> Result<HeaderFacts, HeaderError> {
         let hash = header.hash;
-        let (BlockHeader { parent, time, bits, .. }, work) = self.read(header)?;
-        if parent != branch.tip().id.hash {
+        let (BlockHeader { parent, time, bits, .. }, target) = self.meet(header)?;
+        let tip = branch.tip();
+        if parent != tip.id.hash {
             return Err(HeaderError::NotLinked { hash });
         }
-        let height = branch.tip().id.height + 1;
+        let height = tip.id.height + 1;
         self.check_checkpoints(hash, height, branch)?;
         let required = difficulty::required(self.network, branch, time)?;
         if bits != required {
@@ -114,6 +121,9 @@ impl HeaderRules for Rules {
             return Err(HeaderError::Difficulty { hash, height, bits, required });
         }
         self.check_time(hash, time, branch, now)?;
+        // Most headers claim the target of the one before, and a division takes longer than a look at that.
+        let same = if bits.0 == tip.bits { branch.tip_work() } else { None };
+        let work = same.unwrap_or_else(|| target.work());
         Ok(HeaderFacts { work, time, bits: bits.0 })
     }
 
@@ -128,7 +138,7 @@ impl HeaderRules for Rules {
     fn read_head(&self, start: &[u8]) -> Result<BlockHead, HeaderError> {
         let raw = start.first_chunk().ok_or(HeaderError::Length { len: start.len() })?;
         let header = Header::from(BlockHeader::from_bytes(raw));
-        self.read(&header)?;
+        self.meet(&header)?;
         let parents = Some(header.parent).filter(|parent| *parent != BlockHash::ZERO).into_iter().collect();
         Ok(BlockHead { header, parents, index: None })
     }

@@ -81,13 +81,12 @@ impl HeaderChain {
         let failed = |error: StoreError| -> Arc<dyn Error + Send + Sync> { Arc::new(error) };
         // First: with this alone a restart finds the same.
         self.store.reject(block, reason).map_err(failed)?;
-        let hashes = self.tree.hashes();
-        let Some((stays, update)) = self.tree.without(block) else { return Ok(None) };
-        let gone = hashes.into_iter().zip(&stays).filter(|(hash, stays)| !**stays && *hash != block);
-        self.rejected.add(block, reason.into(), gone.map(|(hash, _)| hash));
+        let stays = self.tree.stays_without(block);
+        let Some((stays, rejection)) = stays.zip(self.tree.reject(block)) else { return Ok(None) };
+        let descendants = rejection.gone.into_iter().filter(|hash| *hash != block);
+        self.rejected.add(block, reason.into(), descendants);
         self.store.retain(&stays[self.given.len()..]).map_err(failed)?;
-        self.tree.retain(&stays);
-        Ok(update)
+        Ok(rejection.update)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::{BlockHash, BlockTree, Entry, Update, Work};
+use super::{BlockTree, Entry, Work, links::Linked};
 
 /// How far the branches reach that a header is part of.
 #[derive(Clone, Copy)]
@@ -33,32 +33,6 @@ impl BlockTree {
         let mut stays = vec![false; self.entries.len()];
         side.iter().chain(&self.best).for_each(|&at| stays[at as usize] = true);
         stays
-    }
-
-    /// Which headers stay when one is given up with all that build on it, in the order of arrival, and how the best chain
-    /// changes: to the branch with the most work of what stays. `None` if it is not there, or the root.
-    pub(crate) fn without(&mut self, hash: BlockHash) -> Option<(Vec<bool>, Option<Update>)> {
-        let target = self.find(hash).filter(|&at| at > 0)?;
-        let mut stays = vec![true; self.entries.len()];
-        stays[target as usize] = false;
-        // Children come after their parents.
-        for at in target as usize + 1..stays.len() {
-            stays[at] = stays[self.entries[at].parent as usize];
-        }
-        if !self.is_best(target) {
-            return Some((stays, None));
-        }
-        let keep = self.entry(target).depth as usize;
-        self.best.truncate(keep);
-        let mut most = self.tip_index();
-        for at in (0..self.entries.len() as u32).filter(|&at| stays[at as usize]) {
-            if self.entry(at).work > self.entry(most).work {
-                most = at;
-            }
-        }
-        let update = self.choose(self.entry(most).hash);
-        let keep = self.base + keep as u64;
-        Some((stays, Some(update.unwrap_or(Update { keep, append: Vec::new() }))))
     }
 
     /// For every header, the most work and depth of what is or descends from it.

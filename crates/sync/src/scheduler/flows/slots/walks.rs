@@ -25,7 +25,7 @@ impl SlotFlow {
                     }
                     self.give_up_on(now, &walk);
                 }
-                Some(End::Linked) => self.go_up(walk, context),
+                Some(End::Linked) => self.go_up(now, walk, context),
                 Some(End::TooFar) => self.give_up_on(now, &walk),
                 Some(End::Hopeless) => {
                     self.is_strange(now, walk.source());
@@ -139,7 +139,7 @@ impl SlotFlow {
     }
 
     /// Offers the way to the chain, from the tree upwards.
-    fn go_up(&mut self, walk: BackFill, context: &mut FlowContext<'_>) {
+    fn go_up(&mut self, now: Instant, walk: BackFill, context: &mut FlowContext<'_>) {
         let source = walk.source();
         let mut is_rejected = false;
         for step in walk.into_way_up() {
@@ -153,6 +153,13 @@ impl SlotFlow {
             let hash = step.header.hash;
             self.offer(step, context);
             is_rejected = self.rejected.contains(hash);
+            if !is_rejected && context.chain.find(hash).is_none() {
+                // Passed over, as will be what builds on it: for now the way leads nowhere.
+                if let Some(peer) = source.and_then(|id| self.peers.get_mut(&id)) {
+                    peer.was_in_vain(now, self.options.stall_timeout);
+                }
+                return;
+            }
         }
         // It has led to what is new, whoever brought the blocks below.
         if let Some(peer) = source.and_then(|id| self.peers.get_mut(&id)).filter(|_| !is_rejected) {
