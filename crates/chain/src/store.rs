@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use redb::{Builder, ConcurrencyMode, Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Builder, ConcurrencyMode, Database, ReadOnlyDatabase, ReadableDatabase, ReadableTable, TableDefinition,
+};
 use tipward_sync::peer::wire::BlockHash;
 
 use crate::{CheckpointError, Coin};
-pub use headers::HeaderStore;
+pub use headers::{HeaderSnapshot, HeaderStore};
 
 mod headers;
 mod rejected;
@@ -117,22 +119,50 @@ pub(crate) fn open_database(path: &Path, coin: &dyn Coin, start: BlockHash) -> R
     let transaction = database.begin_write().map_err(StoreError::database(path))?;
     {
         let mut meta = transaction.open_table(META).map_err(StoreError::database(path))?;
-        let expected: [(&str, &[u8]); 3] =
-            [("version", VERSION), ("network", coin.name().as_bytes()), ("genesis", start.as_bytes())];
-        for (key, value) in expected {
+        for (key, value) in expected(coin, &start) {
             let found = meta.get(key).map_err(&failed)?.map(|found| found.value().to_vec());
             match found {
                 None => drop(meta.insert(key, value).map_err(&failed)?),
                 Some(found) if found == value => {}
-                Some(found) if key == "version" => {
-                    let found = String::from_utf8_lossy(&found).into_owned();
-                    return Err(StoreError::OtherVersion { path: path.to_owned(), found });
-                }
-                Some(found) => return Err(other_network(path, key, &found, coin, start)),
+                Some(found) => return Err(mismatch(path, key, &found, coin, start)),
             }
         }
     }
     transaction.commit().map_err(StoreError::database(path))?;
+    Ok(database)
+}
+
+/// What a database says of itself that belongs to one network and start.
+fn expected<'a>(coin: &dyn Coin, start: &'a BlockHash) -> [(&'static str, &'a [u8]); 3] {
+    [("version", VERSION), ("network", coin.name().as_bytes()), ("genesis", start.as_bytes())]
+}
+
+fn mismatch(path: &Path, key: &str, found: &[u8], coin: &dyn Coin, start: BlockHash) -> StoreError {
+    match key {
+        "version" => {
+            let found = String::from_utf8_lossy(found).into_owned();
+            StoreError::OtherVersion { path: path.to_owned(), found }
+        }
+        _ => other_network(path, key, found, coin, start),
+    }
+}
+
+/// Opens a database beside whoever writes to it.
+pub(crate) fn open_read_only(
+    path: &Path,
+    coin: &dyn Coin,
+    start: BlockHash,
+) -> Result<ReadOnlyDatabase, StoreError> {
+    let failed = StoreError::database(path);
+    let database = shared().open_read_only(path).map_err(StoreError::database(path))?;
+    let transaction = database.begin_read().map_err(StoreError::database(path))?;
+    let meta = transaction.open_table(META).map_err(StoreError::database(path))?;
+    for (key, value) in expected(coin, &start) {
+        let found = meta.get(key).map_err(&failed)?.map(|found| found.value().to_vec()).unwrap_or_default();
+        if found != value {
+            return Err(mismatch(path, key, &found, coin, start));
+        }
+    }
     Ok(database)
 }
 

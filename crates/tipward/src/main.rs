@@ -2,6 +2,7 @@
 
 mod args;
 mod block;
+mod headers;
 mod inspect;
 mod peers;
 mod proof;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         Command::Sync(arguments) => sync::run(&arguments),
         Command::Peers(arguments) => peers::run(&arguments),
         Command::Block(arguments) => block::run(&arguments),
+        Command::Headers(arguments) => headers::run(&arguments),
         Command::Proof(arguments) => proof::run(&arguments),
         Command::Simnet(arguments) => simnet::run(&arguments),
         Command::Inspect { file } => inspect::run(&file),

@@ -4,13 +4,16 @@
 //! among equals; those of side branches that are given up are removed. A file belongs to one network and one start, named in
 //! it by the block that the chain starts with.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use bytes::Bytes;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 use tipward_sync::peer::wire::BlockHash;
 
-use super::{StoreError, open_database, rejected};
+use super::{StoreError, network_of, open_database, open_read_only, rejected};
 use crate::{Coin, headers::MAX_REJECTED};
 
 /// Header by its number of arrival.
@@ -41,6 +44,14 @@ impl HeaderStore {
         };
         transaction.commit().map_err(StoreError::database(path))?;
         Ok(Self { path: path.to_owned(), database, next })
+    }
+
+    /// The network that a file belongs to; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn network_name(path: &Path) -> Result<Option<String>, StoreError> {
+        network_of(path)
     }
 
     /// The file.
@@ -76,14 +87,6 @@ impl HeaderStore {
         rejected::add(&self.database, block, reason, MAX_REJECTED).map_err(StoreError::database(&self.path))
     }
 
-    /// The blocks that were given up, and why, in their order.
-    ///
-    /// # Errors
-    /// They can't be read.
-    pub fn rejected(&self) -> Result<Vec<(BlockHash, String)>, StoreError> {
-        rejected::load(&self.database).map_err(StoreError::database(&self.path))
-    }
-
     /// Removes every header for which, in the order of arrival, `stays` is false.
     ///
     /// # Errors
@@ -113,13 +116,71 @@ impl HeaderStore {
         Ok(())
     }
 
+    /// What there is now.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn snapshot(&self) -> Result<HeaderSnapshot, StoreError> {
+        let transaction = self.database.begin_read().map_err(StoreError::database(&self.path))?;
+        Ok(HeaderSnapshot { path: self.path.clone(), transaction, _database: None })
+    }
+
     /// The header of a number in the order of arrival, from 0 on, of those that are kept.
     ///
     /// # Errors
     /// It can't be read.
     pub fn get(&self, number: u64) -> Result<Option<Bytes>, StoreError> {
-        let transaction = self.database.begin_read().map_err(StoreError::database(&self.path))?;
-        let table = transaction.open_table(HEADERS).map_err(StoreError::database(&self.path))?;
+        self.snapshot()?.get(number)
+    }
+
+    /// Calls `each` with every header, in the order of arrival.
+    ///
+    /// # Errors
+    /// They can't be read, or `each` says what is wrong with one.
+    pub fn load(&self, each: impl FnMut(&[u8]) -> Result<(), String>) -> Result<(), StoreError> {
+        self.snapshot()?.load(each)
+    }
+}
+
+/// The headers' file as it was at one moment, whoever writes to it since.
+pub struct HeaderSnapshot {
+    path: PathBuf,
+    transaction: ReadTransaction,
+    /// Of a file that another process may have open.
+    _database: Option<ReadOnlyDatabase>,
+}
+
+impl HeaderSnapshot {
+    /// Looks into the file beside whoever has it open.
+    ///
+    /// # Errors
+    /// It is not there, belongs to another network or start, or can't be read.
+    pub fn open(path: &Path, coin: &dyn Coin, start: BlockHash) -> Result<Self, StoreError> {
+        let database = open_read_only(path, coin, start)?;
+        let transaction = database.begin_read().map_err(StoreError::database(path))?;
+        Ok(Self { path: path.to_owned(), transaction, _database: Some(database) })
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The blocks that were given up, and why, in their order.
+    ///
+    /// # Errors
+    /// They can't be read.
+    pub fn rejected(&self) -> Result<Vec<(BlockHash, String)>, StoreError> {
+        rejected::load(&self.transaction).map_err(StoreError::database(&self.path))
+    }
+
+    /// The header of a number in the order of arrival, from 0 on.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn get(&self, number: u64) -> Result<Option<Bytes>, StoreError> {
+        let table = self.transaction.open_table(HEADERS).map_err(StoreError::database(&self.path))?;
         let header = table.get(number).map_err(StoreError::database(&self.path))?;
         Ok(header.map(|header| Bytes::copy_from_slice(header.value())))
     }
@@ -130,8 +191,7 @@ impl HeaderStore {
     /// They can't be read, or `each` says what is wrong with one.
     pub fn load(&self, mut each: impl FnMut(&[u8]) -> Result<(), String>) -> Result<(), StoreError> {
         let failed = StoreError::database(&self.path);
-        let transaction = self.database.begin_read().map_err(StoreError::database(&self.path))?;
-        let table = transaction.open_table(HEADERS).map_err(StoreError::database(&self.path))?;
+        let table = self.transaction.open_table(HEADERS).map_err(StoreError::database(&self.path))?;
         for entry in table.iter().map_err(&failed)? {
             let (number, header) = entry.map_err(&failed)?;
             each(header.value()).map_err(|problem| {
@@ -139,5 +199,11 @@ impl HeaderStore {
             })?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Debug for HeaderSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeaderSnapshot").field("path", &self.path).finish_non_exhaustive()
     }
 }
