@@ -119,6 +119,11 @@ impl BlockTree {
         self.find(hash).map(|at| self.id(at))
     }
 
+    /// A header's number in the order of arrival, of those that are there.
+    pub(crate) fn position(&self, hash: BlockHash) -> Option<usize> {
+        self.find(hash).map(|at| at as usize)
+    }
+
     /// What is known of a header.
     #[must_use]
     pub fn node(&self, hash: BlockHash) -> Option<HeaderNode> {

@@ -13,26 +13,12 @@ use tipward_chain::{
 
 use crate::{
     Failure,
-    args::{BlockArguments, default_data_dir},
+    args::{BlockArguments, DataArguments},
     print, unwritten,
 };
 
 pub(crate) fn run(arguments: &BlockArguments) -> Result<(), Failure> {
-    let data_dir = match (&arguments.data_dir, arguments.network) {
-        (Some(dir), _) => dir.clone(),
-        (None, Some(network)) => default_data_dir(network)?,
-        (None, None) => {
-            return Err(Failure::Usage("which archive? Give --data-dir DIR or --network NAME".to_owned()));
-        }
-    };
-    let dir = data_dir.join("blocks");
-    let name = Archive::network_name(&dir)
-        .map_err(Failure::failed)?
-        .ok_or_else(|| Failure::Failed(format!("there is no archive in {}", data_dir.display())))?;
-    let network = arguments.network.or_else(|| Network::by_name(&name));
-    let network =
-        network.ok_or_else(|| Failure::Failed(format!("{} is of unknown network {name}", dir.display())))?;
-    let archive = Archive::open(&dir, &network).map_err(Failure::failed)?;
+    let (archive, _) = open(&arguments.data)?;
     let block = find(&archive, &arguments.block)?;
     if arguments.raw {
         return raw(&archive, &block);
@@ -44,7 +30,20 @@ pub(crate) fn run(arguments: &BlockArguments) -> Result<(), Failure> {
     show(&block, &BlockHeader::from_bytes(&header), is_best, arguments.json)
 }
 
-fn find(archive: &Archive, text: &str) -> Result<ArchivedBlock, Failure> {
+/// The archive in a data directory, and whose it is.
+pub(crate) fn open(data: &DataArguments) -> Result<(Archive, &'static Network), Failure> {
+    let data_dir = data.dir()?;
+    let dir = data_dir.join("blocks");
+    let name = Archive::network_name(&dir)
+        .map_err(Failure::failed)?
+        .ok_or_else(|| Failure::Failed(format!("there is no archive in {}", data_dir.display())))?;
+    let network = data.network.or_else(|| Network::by_name(&name));
+    let network =
+        network.ok_or_else(|| Failure::Failed(format!("{} is of unknown network {name}", dir.display())))?;
+    Ok((Archive::open(&dir, &network).map_err(Failure::failed)?, network))
+}
+
+pub(crate) fn find(archive: &Archive, text: &str) -> Result<ArchivedBlock, Failure> {
     let found = match (text.parse::<u64>(), text.parse::<BlockHash>()) {
         // 64 decimal digits are a hash.
         (_, Ok(hash)) => archive.by_hash(hash),

@@ -4,6 +4,7 @@ mod args;
 mod block;
 mod inspect;
 mod peers;
+mod proof;
 mod report;
 mod simnet;
 mod sync;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Sync(arguments) => sync::run(&arguments),
         Command::Peers(arguments) => peers::run(&arguments),
         Command::Block(arguments) => block::run(&arguments),
+        Command::Proof(arguments) => proof::run(&arguments),
         Command::Simnet(arguments) => simnet::run(&arguments),
         Command::Inspect { file } => inspect::run(&file),
     };
