@@ -46,6 +46,9 @@ fn verify(arguments: &CheckArguments) -> Result<(), Failure> {
     let mut seen = Seen::new(arguments.json);
     for checked in archive.verify(&network) {
         seen.block(&checked.map_err(Failure::failed)?);
+        if seen.printed.is_err() {
+            break;
+        }
     }
     let Seen { blocks, bytes, problems, .. } = seen;
     seen.printed?;

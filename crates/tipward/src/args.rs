@@ -69,7 +69,7 @@ pub(crate) struct SyncArguments {
     /// How much memory blocks may take that arrive or wait, such as 64MiB or 1GiB [default: 256MiB].
     #[arg(long, value_name = "BYTES", value_parser = budget)]
     pub(crate) budget: Option<u64>,
-    /// Delete blocks that are deeper below the tip than this, by whole files; the last 288 stay in any case.
+    /// Keep the last so many blocks and delete older ones, by whole files; the last 288 stay in any case.
     #[arg(long, value_name = "BLOCKS")]
     pub(crate) prune_depth: Option<u64>,
     /// Delete the oldest blocks when they take more on disk, such as 10GiB, by whole files; the last 288 blocks stay in any

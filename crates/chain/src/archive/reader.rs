@@ -139,7 +139,7 @@ pub struct BlockBytes {
 impl BlockBytes {
     fn damaged(&self, kind: io::ErrorKind, problem: &str) -> io::Error {
         let ArchivedBlock { id, offset, .. } = self.block;
-        io::Error::new(kind, format!("{}: block {id} at byte {offset}: {problem}", self.path.display()))
+        io::Error::new(kind, format!("block {id}, {} from byte {offset}: {problem}", self.path.display()))
     }
 
     fn check(&self) -> io::Result<()> {

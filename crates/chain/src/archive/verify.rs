@@ -105,7 +105,7 @@ impl std::fmt::Display for CheckedBlock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "block {}", self.block)?;
         if let Some((segment, offset)) = self.place {
-            write!(f, " in {} at byte {offset}", segment_name(segment))?;
+            write!(f, ", {} from byte {offset}", segment_name(segment))?;
         }
         match &self.problem {
             Some(problem) => write!(f, ": {problem}"),

@@ -104,7 +104,7 @@ fn bytes_that_are_gone_are_found() {
     assert!(archive.read(&place(7)).is_err());
     let text = found[0].to_string();
     let (segment, offset) = found[0].place.unwrap();
-    let expected = format!("block {} in blk{segment:05}.blk at byte {offset}: of its ", found[0].block);
+    let expected = format!("block {}, blk{segment:05}.blk from byte {offset}: of its ", found[0].block);
     assert!(text.starts_with(&expected), "{text}");
 }
 
