@@ -30,6 +30,8 @@ pub(super) trait Disk: fmt::Debug + Send + Sync {
 
     fn remove(&self, path: &Path) -> io::Result<()>;
 
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 }
 
@@ -80,6 +82,10 @@ impl Disk for FileSystem {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         std::fs::remove_file(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

@@ -22,7 +22,7 @@ use tipward_sync::{Block, BlockId};
 
 use crate::{
     Coin, StoreError,
-    store::{bind_database, network_of},
+    store::{bind_database, check_database, network_of},
 };
 use disk::{Disk, FileSystem};
 use index::{BLOCKS, FIRST, HEIGHTS, LAYOUT, PLACES, Place};
@@ -31,9 +31,11 @@ use options::Limits;
 use parts::Begun;
 pub use reader::{ArchiveReader, BlockBytes};
 pub use repair::Repaired;
-use segments::Segments;
+use segments::{Segments, remove};
 pub use sink::ArchiveSink;
 pub use verify::{ArchiveProblem, CheckedBlock, Verify};
+
+const INDEX: &str = "index.redb";
 
 /// A block in the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +102,7 @@ impl Archive {
     /// # Errors
     /// It can't be read.
     pub fn network_name(dir: &Path) -> Result<Option<String>, StoreError> {
-        network_of(&dir.join("index.redb"))
+        network_of(&dir.join(INDEX))
     }
 
     /// Appends blocks of the best chain, each the child of the one before, and makes them durable. A block that is there
@@ -189,10 +191,24 @@ fn open_index(
     coin: &dyn Coin,
 ) -> Result<(Arc<Database>, ArchiveReader), StoreError> {
     disk.create_dir(dir).map_err(StoreError::io(dir))?;
-    let index_path = dir.join("index.redb");
-    let failed = StoreError::database(&index_path);
+    let index_path = dir.join(INDEX);
+    if !disk.names(dir).map_err(StoreError::io(dir))?.iter().any(|name| name == INDEX) {
+        create_index(&*disk, dir, coin)?;
+    }
     let database = disk.database(&index_path).map_err(StoreError::database(&index_path))?;
-    bind_database(&database, &index_path, coin, coin.genesis_header().hash, LAYOUT)?;
+    check_database(&database, &index_path, coin, coin.genesis_header().hash, LAYOUT)?;
+    let database = Arc::new(database);
+    let (dir, magic) = (dir.to_owned(), coin.magic());
+    let reader = ArchiveReader { dir, index_path, magic, database: database.clone(), disk };
+    Ok((database, reader))
+}
+
+/// Creates the index under another name first: half of one would be taken for something else.
+fn create_index(disk: &dyn Disk, dir: &Path, coin: &dyn Coin) -> Result<(), StoreError> {
+    let path = dir.join("index.new");
+    remove(disk, &path)?;
+    let database = disk.database(&path).map_err(StoreError::database(&path))?;
+    bind_database(&database, &path, coin, coin.genesis_header().hash, LAYOUT)?;
     let create = |transaction: &WriteTransaction| {
         transaction.open_table(BLOCKS)?;
         transaction.open_table(PLACES)?;
@@ -200,11 +216,10 @@ fn open_index(
         transaction.open_table(FIRST)?;
         Ok(())
     };
-    change_index(&database, create).map_err(failed)?;
-    let database = Arc::new(database);
-    let (dir, magic) = (dir.to_owned(), coin.magic());
-    let reader = ArchiveReader { dir, index_path, magic, database: database.clone(), disk };
-    Ok((database, reader))
+    change_index(&database, create).map_err(StoreError::database(&path))?;
+    drop(database);
+    disk.rename(&path, &dir.join(INDEX)).map_err(StoreError::io(&path))?;
+    disk.sync_dir(dir).map_err(StoreError::io(dir))
 }
 
 /// Makes a durable change of the index.

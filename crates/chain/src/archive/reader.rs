@@ -11,7 +11,7 @@ use redb::ReadableDatabase;
 use tipward_sync::{BlockId, peer::wire::BlockHash};
 
 use super::{
-    ArchivedBlock, Verify,
+    ArchivedBlock, INDEX, Verify,
     disk::{Disk, FileSystem},
     index::{LAYOUT, Snapshot},
     segments::segment_path,
@@ -39,7 +39,7 @@ impl ArchiveReader {
     /// # Errors
     /// There is none, it belongs to another network, or can't be read.
     pub fn open(dir: &Path, coin: &dyn Coin) -> Result<Self, StoreError> {
-        let index_path = dir.join("index.redb");
+        let index_path = dir.join(INDEX);
         let database = open_read_only(&index_path)?;
         check_database(&database, &index_path, coin, coin.genesis_header().hash, LAYOUT)?;
         let database = Arc::new(database);

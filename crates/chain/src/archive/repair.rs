@@ -6,7 +6,7 @@ use redb::{ReadableTable, WriteTransaction};
 use tipward_sync::BlockId;
 
 use super::{
-    Archive, ArchiveOptions, CheckedBlock, change_index,
+    Archive, ArchiveOptions, CheckedBlock, INDEX, change_index,
     disk::{Disk, FileSystem},
     index::{BLOCKS, HEIGHTS, PLACES},
     open_index,
@@ -40,7 +40,7 @@ impl Archive {
         coin: &dyn Coin,
         each: impl FnMut(&CheckedBlock),
     ) -> Result<Repaired, StoreError> {
-        let path = dir.join("index.redb");
+        let path = dir.join(INDEX);
         if !path.exists() {
             return Err(StoreError::io(&path)(std::io::ErrorKind::NotFound.into()));
         }

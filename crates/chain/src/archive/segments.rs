@@ -53,7 +53,7 @@ impl Segments {
             }
         }
         let file = open_last(&*disk, dir, end)?;
-        // The names of new files must be as durable as what is written under them; the index is one of them.
+        // A new file's name must be as durable as what is written under it.
         disk.sync_dir(dir).map_err(StoreError::io(dir))?;
         Ok(Self {
             disk,
@@ -187,7 +187,8 @@ fn open_last(
     Ok(file)
 }
 
-fn remove(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
+/// Removes a file, if it is there.
+pub(super) fn remove(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
     match disk.remove(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io(path)(error)),
         _ => Ok(()),

@@ -6,6 +6,7 @@ use tipward_sync::peer::wire::{BlockHash, BlockPart, DownloadId, bitcoin::Networ
 use super::*;
 
 mod chain;
+mod faults;
 mod parts;
 mod prune;
 mod reader;
