@@ -2,11 +2,12 @@
 
 use std::{fmt, sync::Arc};
 
+use bytes::Bytes;
 use tipward_sync::{
     Block, BlockHead,
     peer::{
         Protocol, UnixTime,
-        wire::{Header, bitcoin::Work},
+        wire::{BlockError, Header, bitcoin::Work},
     },
 };
 
@@ -34,6 +35,17 @@ pub trait Coin: Send + Sync + fmt::Debug {
 
     /// The header of block 0.
     fn genesis_header(&self) -> Header;
+
+    /// Reads a block of that size again, piece by piece, and checks all that can be without other blocks and without knowing its
+    /// hash. Returns its header and how many transactions it has.
+    ///
+    /// # Errors
+    /// What is wrong with it; [`BlockError::Cut`] if the pieces end before it does.
+    fn check_block(
+        &self,
+        size: u64,
+        pieces: &mut dyn Iterator<Item = Bytes>,
+    ) -> Result<(Header, u64), BlockError>;
 
     /// Block 0.
     fn genesis_block(&self) -> Block;

@@ -1,5 +1,6 @@
 //! The command line: arguments in, progress and answers out. What is done is done by the crates.
 
+mod archive;
 mod args;
 mod block;
 mod inspect;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Command::Peers(arguments) => peers::run(&arguments),
         Command::Block(arguments) => block::run(&arguments),
         Command::Proof(arguments) => proof::run(&arguments),
+        Command::Archive(command) => archive::run(&command),
         Command::Simnet(arguments) => simnet::run(&arguments),
         Command::Inspect { file } => inspect::run(&file),
     };
