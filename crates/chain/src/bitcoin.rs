@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tipward_sync::{
     Block, BlockId,
     peer::{
         Protocol,
         bitcoin::Bitcoin,
         wire::{
-            BlockEvent, DownloadId, Header,
+            BlockError, BlockEvent, DownloadId, Header,
             bitcoin::{BlockHeader, BlockOptions, BlockReader, Network},
         },
     },
@@ -20,6 +20,9 @@ use rules::Rules;
 
 mod difficulty;
 mod rules;
+
+/// How much of a block is held when it is read again, in bytes.
+const PART_SIZE: usize = 1 << 20;
 
 impl Coin for &'static Network {
     fn name(&self) -> &'static str {
@@ -44,6 +47,30 @@ impl Coin for &'static Network {
 
     fn genesis_header(&self) -> Header {
         self.genesis().into()
+    }
+
+    fn check_block(
+        &self,
+        size: u64,
+        pieces: &mut dyn Iterator<Item = Bytes>,
+    ) -> Result<(Header, u64), BlockError> {
+        let mut options = BlockOptions::new(self);
+        options.part_size = PART_SIZE;
+        let mut reader = BlockReader::new(DownloadId(0), size, options);
+        let (mut input, mut header) = (BytesMut::new(), None);
+        for piece in pieces {
+            input.extend_from_slice(&piece);
+            while let Some(event) = reader.decode(&mut input).map_err(|aborted| aborted.reason)? {
+                match (event, header.take()) {
+                    (BlockEvent::Part(part), found) => {
+                        header = found.or_else(|| part.bytes.first_chunk().map(BlockHeader::from_bytes));
+                    }
+                    (BlockEvent::End(end), Some(header)) => return Ok((header.into(), end.transactions)),
+                    (BlockEvent::End(_), None) => {}
+                }
+            }
+        }
+        Err(BlockError::Cut { received: reader.seen(), size })
     }
 
     fn genesis_block(&self) -> Block {

@@ -59,12 +59,6 @@ pub trait Branch {
         }
         Some(median(times))
     }
-
-    /// The last header's own work; `None` if the tree begins with it.
-    fn tip_work(&self) -> Option<Work> {
-        let tip = self.tip();
-        tip.work.checked_sub(self.at(tip.id.height.checked_sub(1)?)?.work)
-    }
 }
 
 /// The middle one, the later of two.

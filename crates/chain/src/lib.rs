@@ -45,7 +45,10 @@ mod store;
 mod testdata;
 mod tree;
 
-pub use archive::{Archive, ArchiveSink, ArchivedBlock};
+pub use archive::{
+    Archive, ArchiveOptions, ArchiveProblem, ArchiveReader, ArchiveSink, ArchivedBlock, BlockBytes,
+    CheckedBlock, Repaired, Verify,
+};
 pub use branch::{Branch, HeaderFacts, HeaderNode};
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use coin::{Coin, HeaderRules};

@@ -10,7 +10,8 @@ use tipward_sync::{
 };
 
 use crate::{
-    Archive, ArchiveSink, BlockRules, Checkpoint, Coin, HeaderChain, HeaderOptions, Queries, StoreError,
+    Archive, ArchiveOptions, ArchiveReader, ArchiveSink, BlockRules, Checkpoint, Coin, HeaderChain,
+    HeaderOptions, Queries, StoreError,
 };
 use sink::NodeSink;
 
@@ -33,7 +34,7 @@ pub struct NodeBuilder {
     coin: Box<dyn Coin>,
     data_dir: PathBuf,
     sink: Option<Box<dyn BlockSink>>,
-    archive: bool,
+    archive: Option<ArchiveOptions>,
     rules: Option<Box<dyn BlockRules>>,
     start: Option<Checkpoint>,
     give_up_without_peers: bool,
@@ -60,8 +61,14 @@ impl NodeBuilder {
 
     /// Gives the blocks to an [`Archive`] in the folder `blocks` of the data directory.
     #[must_use]
-    pub fn archive(mut self) -> Self {
-        self.archive = true;
+    pub fn archive(self) -> Self {
+        self.archive_with(ArchiveOptions::default())
+    }
+
+    /// The same, kept and pruned as these options say.
+    #[must_use]
+    pub fn archive_with(mut self, options: ArchiveOptions) -> Self {
+        self.archive = Some(options);
         self
     }
 
@@ -122,14 +129,16 @@ impl NodeBuilder {
         let options =
             HeaderOptions { max_height: self.sync.stop_at, start: self.start, ..HeaderOptions::default() };
         let chain = HeaderChain::open_with(&headers, &*self.coin, options)?;
-        let sink: Box<dyn BlockSink> = match self.sink {
+        let mut reader = None;
+        let sink: Box<dyn BlockSink> = match (self.sink, self.archive) {
             _ if self.sync.headers_only => Box::new(NoSink),
-            Some(sink) => sink,
-            None if self.archive => {
-                let archive = Archive::open(&self.data_dir.join("blocks"), &*self.coin)?;
+            (Some(sink), _) => sink,
+            (None, Some(options)) => {
+                let archive = Archive::open_with(&self.data_dir.join("blocks"), &*self.coin, options)?;
+                reader = Some(ArchiveReader::clone(&archive));
                 Box::new(ArchiveSink::new(archive))
             }
-            None => {
+            (None, None) => {
                 self.sync.headers_only = true;
                 Box::new(NoSink)
             }
@@ -145,7 +154,7 @@ impl NodeBuilder {
             sink: Box::new(NodeSink { sink, start, queries: queries.clone(), rules: self.rules, at: None }),
         })
         .await?;
-        Ok(Node { running, queries })
+        Ok(Node { running, queries, archive: reader })
     }
 }
 
@@ -163,6 +172,7 @@ impl fmt::Debug for NodeBuilder {
 pub struct Node {
     running: Running,
     queries: Queries,
+    archive: Option<ArchiveReader>,
 }
 
 impl Node {
@@ -172,7 +182,7 @@ impl Node {
             coin: Box::new(coin),
             data_dir: data_dir.into(),
             sink: None,
-            archive: false,
+            archive: None,
             rules: None,
             start: None,
             give_up_without_peers: false,
@@ -198,6 +208,13 @@ impl Node {
     #[must_use]
     pub fn queries(&self) -> Queries {
         self.queries.clone()
+    }
+
+    /// The archive that the node fills, to read from; `None` if it has another sink. Blocks are archived in batches, so the last
+    /// ones are there a moment after they were applied. A clone that outlives the node keeps the archive open.
+    #[must_use]
+    pub fn archive(&self) -> Option<&ArchiveReader> {
+        self.archive.as_ref()
     }
 
     /// A handle to pause, resume and add peers with, and to ask for the progress.

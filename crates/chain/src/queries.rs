@@ -15,7 +15,8 @@ use tipward_sync::{
 
 use crate::{HeaderChain, HeaderNode, StoreError};
 
-/// Answers questions about a node's chain. Clones ask the same node; after its end they answer from where it was.
+/// Answers questions about a node's chain. Clones ask the same node; after its end they answer from where it was, and while one
+/// is left, the headers' file stays open: no other node can start on it.
 #[derive(Debug, Clone)]
 pub struct Queries(Arc<Shared>);
 

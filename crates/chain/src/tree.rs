@@ -7,7 +7,7 @@
 
 use std::{collections::hash_map::RandomState, hash::BuildHasher, iter::successors};
 
-use hashbrown::{HashTable, hash_table::Entry as Place};
+use hashbrown::HashTable;
 use tipward_sync::{
     BlockId, Update,
     peer::{
@@ -237,21 +237,30 @@ impl BlockTree {
         rules: &dyn HeaderRules,
         now: UnixTime,
     ) -> Result<(), (usize, HeaderError)> {
-        // All places in the index at once: the processor waits for many at a time here, and below for one after the other.
-        let known = headers.iter().filter(|header| self.find(header.hash).is_some()).count();
-        self.index.reserve(headers.len() - known, |slot| slot.spread());
-        let mut last = None;
-        for (count, header) in headers.iter().enumerate() {
-            let parent = match last {
-                Some(at) if self.entry(at).hash == header.parent => Some(at),
-                Some(_) => None,
-                None => self.find(header.parent),
+        let known = headers.iter().map_while(|header| self.find(header.hash)).count();
+        let Some(first) = headers.get(known) else { return Ok(()) };
+        let headers = &headers[known..];
+        // What can be done for all at once is, first their hashes and targets, last their places in the index: the processor
+        // begins with the next then while it waits for memory.
+        let (all, read) = rules.read_all(headers);
+        let start = self.entries.len();
+        let mut result = read.map_err(|error| (known + all.len(), error));
+        let mut parent = self.find(first.parent);
+        for (count, (header, facts)) in headers.iter().zip(&all).enumerate() {
+            let checked = match parent.filter(|&at| self.entry(at).hash == header.parent) {
+                Some(at) => rules.follow(header, *facts, &TreeBranch { tree: self, at }, now).map(|()| at),
+                None => Err(HeaderError::NotLinked { hash: header.hash }),
             };
-            let parent = parent.ok_or((count, HeaderError::NotLinked { hash: header.hash }))?;
-            let facts = rules.check(header, &TreeBranch { tree: self, at: parent }, now);
-            last = Some(self.add_to(parent, header.hash, facts.map_err(|error| (count, error))?));
+            match checked {
+                Ok(at) => parent = Some(self.push(at, header.hash, *facts)),
+                Err(error) => {
+                    result = Err((known + count, error));
+                    break;
+                }
+            }
         }
-        Ok(())
+        (start..self.entries.len()).for_each(|at| self.put_into_index(at as u32));
+        result
     }
 
     /// Adds a header without a look at which branch is best. False if it is known, or its parent is not.
@@ -260,26 +269,19 @@ impl BlockTree {
     }
 
     fn put(&mut self, hash: BlockHash, parent: BlockHash, facts: HeaderFacts) -> bool {
-        let Some(parent) = self.find(parent) else { return false };
-        let len = self.len();
-        self.add_to(parent, hash, facts);
-        self.len() > len
+        let Some(parent) = self.find(parent).filter(|_| self.find(hash).is_none()) else { return false };
+        let at = self.push(parent, hash, facts);
+        self.put_into_index(at);
+        true
     }
 
-    /// Adds a header on top of one, unless it is known. Returns where it is.
-    fn add_to(&mut self, parent: u32, hash: BlockHash, facts: HeaderFacts) -> u32 {
+    /// Puts a new header on top of one, and not yet into the index. Returns where it is.
+    fn push(&mut self, parent: u32, hash: BlockHash, facts: HeaderFacts) -> u32 {
+        // 2^32 headers are 340 GB.
+        let at = u32::try_from(self.entries.len()).expect("memory ends before");
         let HeaderFacts { work, time, bits } = facts;
         let before = self.entry(parent);
         let (work, depth) = (before.work + work, before.depth + 1);
-        // 2^32 headers are 340 GB: memory ends before.
-        let at = u32::try_from(self.entries.len()).expect("no memory holds so many headers");
-        let slot = self.slot(hash, at);
-        let entries = &self.entries;
-        let is_it = |other: &Slot| other.key == slot.key && entries[other.at as usize].hash == hash;
-        match self.index.entry(slot.spread(), is_it, |slot| slot.spread()) {
-            Place::Occupied(known) => return known.get().at,
-            Place::Vacant(place) => drop(place.insert(slot)),
-        }
         let skip = self.back_to(parent, skip_depth(depth));
         make_room(&mut self.entries);
         self.entries.push(Entry { hash, work, parent, skip, depth, time, bits });
@@ -443,11 +445,6 @@ impl Branch for TreeBranch<'_> {
 
     fn knows(&self, block: BlockHash) -> bool {
         self.tree.find(block).is_some()
-    }
-
-    fn tip_work(&self) -> Option<Work> {
-        let entry = self.tree.entry(self.at);
-        (self.at > 0).then(|| entry.work.checked_sub(self.tree.entry(entry.parent).work)).flatten()
     }
 
     fn median_time(&self, height: u64) -> Option<u32> {

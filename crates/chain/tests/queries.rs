@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use tipward_chain::{
@@ -50,6 +51,18 @@ async fn a_node_answers_about_both_branches() {
         assert_eq!((view.tip().id, view.applied()), (id(&chain, 40), Some(id(&chain, 40))));
         assert_eq!(view.confirmations(chain.blocks()[31].hash), Some(10));
     });
+    // What is archived can be proven, and verified at once.
+    let archive = node.archive().unwrap();
+    let (txid, expected) = proof(&chain, 35);
+    let block = loop {
+        match archive.by_height(35).unwrap() {
+            Some(block) => break block,
+            None => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    };
+    let proven = archive.prove(NETWORK, &block, &[txid]).unwrap();
+    assert_eq!(proven, expected);
+    assert_eq!(queries.read(|view| view.verify_inclusion(&proven)).unwrap().confirmations, 6);
     server.set_chain(branch.clone());
     synced(&mut events, branch.tip().hash).await;
     node.shutdown().await.unwrap();

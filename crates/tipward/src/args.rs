@@ -28,6 +28,9 @@ pub(crate) enum Command {
     Headers(HeadersArguments),
     /// Proves that transactions are in a block of the archive.
     Proof(ProofArguments),
+    /// Reads the whole archive again, or forgets what is broken in it.
+    #[command(subcommand)]
+    Archive(ArchiveCommand),
     /// Serves a simulated node until it is interrupted.
     Simnet(SimnetArguments),
     /// Lists what is in a block file: heights, hashes, transactions, sizes.
@@ -70,6 +73,13 @@ pub(crate) struct SyncArguments {
     /// How much memory blocks may take that arrive or wait, such as 64MiB or 1GiB [default: 256MiB].
     #[arg(long, value_name = "BYTES", value_parser = budget)]
     pub(crate) budget: Option<u64>,
+    /// Keep the last so many blocks and delete older ones, by whole files; the last 288 stay in any case.
+    #[arg(long, value_name = "BLOCKS")]
+    pub(crate) prune_depth: Option<u64>,
+    /// Delete the oldest blocks when they take more on disk, such as 10GiB, by whole files; the last 288 blocks stay in any
+    /// case.
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub(crate) prune_size: Option<u64>,
     #[command(flatten)]
     pub(crate) transport: TransportArguments,
     /// Print JSON lines, the last one a summary.
@@ -145,6 +155,23 @@ impl DataArguments {
             }
         }
     }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ArchiveCommand {
+    /// Reads every block and says what is wrong, a line for each; exit code 1 if anything is. May run during a sync.
+    Verify(CheckArguments),
+    /// Reads every block and forgets those that are broken, and all above the first of them, so that `sync` fetches them again.
+    Repair(CheckArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArguments {
+    #[command(flatten)]
+    pub(crate) data: DataArguments,
+    /// Print JSON lines, the last one a summary.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -238,15 +265,18 @@ fn seconds(text: &str) -> Result<Duration, String> {
 /// The least that blocks may take in memory: a few parts of one.
 const MIN_BUDGET: u64 = 8 << 20;
 
-/// A number of bytes, with or without a unit.
 fn budget(text: &str) -> Result<u64, String> {
-    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
+    let bytes = bytes(text).ok().filter(|bytes| *bytes >= MIN_BUDGET);
+    bytes.ok_or_else(|| "a number of bytes from 8MiB is needed, such as 268435456, 256MiB or 1GiB".to_owned())
+}
+
+/// A number of bytes, with or without a unit.
+fn bytes(text: &str) -> Result<u64, String> {
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
     let unit = units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)));
     let (number, shift) = unit.unwrap_or((text, 0));
     let bytes = number.trim_end().parse().ok().and_then(|number: u64| number.checked_mul(1 << shift));
-    bytes
-        .filter(|bytes| *bytes >= MIN_BUDGET)
-        .ok_or_else(|| "a number of bytes from 8MiB is needed, such as 268435456, 256MiB or 1GiB".to_owned())
+    bytes.ok_or_else(|| "a number of bytes is needed, such as 10000000, 500MiB or 10GiB".to_owned())
 }
 
 /// The directory that a network's data is kept in unless another is asked for.
@@ -271,6 +301,10 @@ mod tests {
             ("256 MiB", 256 << 20),
         ] {
             assert_eq!(budget(text), Ok(bytes), "{text}");
+        }
+        assert_eq!((bytes("0"), bytes("2TiB")), (Ok(0), Ok(2 << 40)));
+        for text in ["", "MiB", "-1GiB", "1.5GiB", "256MB", "99999999999GiB"] {
+            assert!(bytes(text).is_err(), "{text}");
         }
         for text in ["", "MiB", "7MiB", "8388607", "-1GiB", "1.5GiB", "256MB", "1gib", "99999999999GiB"] {
             assert!(budget(text).is_err(), "{text}");

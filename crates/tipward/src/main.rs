@@ -1,5 +1,6 @@
 //! The command line: arguments in, progress and answers out. What is done is done by the crates.
 
+mod archive;
 mod args;
 mod block;
 mod headers;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Command::Block(arguments) => block::run(&arguments),
         Command::Headers(arguments) => headers::run(&arguments),
         Command::Proof(arguments) => proof::run(&arguments),
+        Command::Archive(command) => archive::run(&command),
         Command::Simnet(arguments) => simnet::run(&arguments),
         Command::Inspect { file } => inspect::run(&file),
     };

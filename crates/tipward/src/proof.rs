@@ -4,20 +4,15 @@ use std::fmt::Write as _;
 
 use bytes::BytesMut;
 use serde_json::json;
-use tipward_chain::{Archive, ArchivedBlock, prove, sync::peer::wire::bitcoin::Message};
+use tipward_chain::{ArchiveReader, ArchivedBlock, sync::peer::wire::bitcoin::Message};
 
-use crate::{
-    Failure,
-    args::ProofArguments,
-    block::{find, open},
-    print,
-};
+use crate::{Failure, archive::locate, args::ProofArguments, block::find, print};
 
 pub(crate) fn run(arguments: &ProofArguments) -> Result<(), Failure> {
-    let (archive, network) = open(&arguments.data)?;
+    let (dir, network) = locate(&arguments.data)?;
+    let archive = ArchiveReader::open(&dir, &network).map_err(Failure::failed)?;
     let block = find(&archive, &arguments.block)?;
-    let proof = prove(network, block.size, || archive.read(&block), &arguments.transactions);
-    let proof = proof.map_err(Failure::failed)?;
+    let proof = archive.prove(network, &block, &arguments.transactions).map_err(Failure::failed)?;
     let proven = proof.tree.verify().map_err(Failure::failed)?;
     let mut bytes = BytesMut::new();
     Message::MerkleBlock(proof).serialize(&mut bytes);
@@ -56,7 +51,7 @@ pub(crate) fn run(arguments: &ProofArguments) -> Result<(), Failure> {
 }
 
 /// How many blocks of the archive's best chain confirm what is in this one.
-fn confirmations(archive: &Archive, block: &ArchivedBlock) -> Result<Option<u64>, Failure> {
+fn confirmations(archive: &ArchiveReader, block: &ArchivedBlock) -> Result<Option<u64>, Failure> {
     let best = archive.by_height(block.id.height).map_err(Failure::failed)?;
     let tip = archive.cursor().map_err(Failure::failed)?;
     Ok(tip.filter(|_| best == Some(*block)).map(|tip| tip.height - block.id.height + 1))

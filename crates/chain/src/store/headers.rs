@@ -13,9 +13,11 @@ use bytes::Bytes;
 use redb::{Database, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 use tipward_sync::peer::wire::BlockHash;
 
-use super::{StoreError, network_of, open_database, open_read_only, rejected};
+use super::{StoreError, bind_database, check_database, network_of, open_read_only, rejected, shared};
 use crate::{Coin, headers::MAX_REJECTED};
 
+/// The layout of the tables.
+const LAYOUT: &[u8] = b"1";
 /// Header by its number of arrival.
 const HEADERS: TableDefinition<u64, &[u8]> = TableDefinition::new("headers");
 
@@ -35,7 +37,8 @@ impl HeaderStore {
     /// It is in use, belongs to another network or start, or can't be read.
     pub fn open(path: &Path, coin: &dyn Coin, start: BlockHash) -> Result<Self, StoreError> {
         let failed = StoreError::database(path);
-        let database = open_database(path, coin, start)?;
+        let database = shared().create(path).map_err(StoreError::database(path))?;
+        bind_database(&database, path, coin, start, LAYOUT)?;
         let transaction = database.begin_write().map_err(StoreError::database(path))?;
         let next = {
             let table = transaction.open_table(HEADERS).map_err(StoreError::database(path))?;
@@ -156,7 +159,8 @@ impl HeaderSnapshot {
     /// # Errors
     /// It is not there, belongs to another network or start, or can't be read.
     pub fn open(path: &Path, coin: &dyn Coin, start: BlockHash) -> Result<Self, StoreError> {
-        let database = open_read_only(path, coin, start)?;
+        let database = open_read_only(path)?;
+        check_database(&database, path, coin, start, LAYOUT)?;
         let transaction = database.begin_read().map_err(StoreError::database(path))?;
         Ok(Self { path: path.to_owned(), transaction, _database: Some(database) })
     }
