@@ -1,6 +1,6 @@
 //! The header chain: tree, rules and store together, as the scheduler wants it.
 
-use std::{collections::HashSet, error::Error, path::Path, sync::Arc, time::UNIX_EPOCH};
+use std::{error::Error, path::Path, sync::Arc, time::UNIX_EPOCH};
 
 use tipward_sync::{
     Accepted, Block, BlockHead, BlockId, Chain, RefusedHeaders, Update,
@@ -11,9 +11,12 @@ use tipward_sync::{
 };
 
 use crate::{BlockTree, Checkpoint, Coin, HeaderError, HeaderRules, HeaderStore, StoreError};
+pub use reader::HeaderReader;
+use reader::{Checked, Given, Loaded, find_header};
 pub(crate) use rejected::MAX_REJECTED;
 use rejected::Rejected;
 
+mod reader;
 mod rejected;
 
 /// How many headers beside the best chain are kept; real chains have a handful. When there are more, three quarters of so
@@ -78,36 +81,13 @@ impl HeaderChain {
     pub fn open_with(path: &Path, coin: &dyn Coin, options: HeaderOptions) -> Result<Self, StoreError> {
         let HeaderOptions { max_height, start, clock } = options;
         let rules = coin.rules();
-        let genesis = coin.genesis_header();
-        let mut tree = match &start {
-            Some(start) => start.tree(&*rules)?,
-            None => {
-                let facts = rules.read(&genesis);
-                BlockTree::new(&genesis, facts.map_err(|error| StoreError::damaged(path, error.to_string()))?)
-            }
-        };
-        let given = start.map_or_else(|| vec![genesis], |start| start.headers);
-        let start = tree.tip();
-        let mut store = HeaderStore::open(path, coin, start.hash)?;
-        let rejected = Rejected::new(store.rejected()?);
+        let given = Given::new(path, coin, &*rules, start)?;
+        let mut store = HeaderStore::open(path, coin, given.tree.tip().hash)?;
+        let start = given.tree.tip();
+        let Loaded { tree, given, rejected, stays } =
+            given.load(&store.snapshot()?, coin, &*rules, Checked::Links)?;
         // Those of rejected branches that a crash has left.
-        let (mut gone, mut stays) = (HashSet::new(), Vec::new());
-        store.load(|raw| {
-            let header = coin.parse_header(raw).map_err(|error| error.to_string())?;
-            let is_gone = rejected.check(&header).is_err() || gone.contains(&header.parent);
-            stays.push(!is_gone);
-            if is_gone {
-                gone.insert(header.hash);
-                return Ok(());
-            }
-            let branch = tree.branch(header.parent);
-            let branch = branch.ok_or_else(|| format!("its parent {} is not there", header.parent))?;
-            // It was there in time once, whatever the clock says now.
-            let facts = rules.check(&header, &branch, UnixTime::MAX).map_err(|error| error.to_string())?;
-            tree.insert(&header, facts);
-            Ok(())
-        })?;
-        if !gone.is_empty() {
+        if stays.contains(&false) {
             store.retain(&stays)?;
         }
         let genesis = coin.genesis_block();
@@ -145,17 +125,7 @@ impl HeaderChain {
     /// # Errors
     /// The store can't be read, or has it not.
     pub fn header(&self, hash: BlockHash) -> Result<Option<Header>, StoreError> {
-        let Some(at) = self.tree.position(hash) else { return Ok(None) };
-        let Some(number) = at.checked_sub(self.given.len()) else { return Ok(self.given.get(at).cloned()) };
-        let damaged = |problem: String| StoreError::damaged(self.store.path(), problem);
-        let raw = self.store.get(number as u64)?;
-        let raw = raw.ok_or_else(|| damaged(format!("header {number} is not there")))?;
-        let head =
-            self.rules.read_head(&raw).map_err(|error| damaged(format!("header {number}: {error}")))?;
-        if head.header.hash != hash {
-            return Err(damaged(format!("header {number} is {}, not {hash}", head.header.hash)));
-        }
-        Ok(Some(head.header))
+        find_header(&self.tree, &self.given, &self.store.snapshot()?, &*self.rules, hash)
     }
 
     /// Checks new headers and adds them to the tree, up to the first whose time has not come. Returns how many.

@@ -13,7 +13,7 @@ use redb::{
 use tipward_sync::{BlockId, peer::wire::BlockHash};
 
 use crate::{CheckpointError, Coin};
-pub use headers::HeaderStore;
+pub use headers::{HeaderSnapshot, HeaderStore};
 
 mod headers;
 mod rejected;
