@@ -253,6 +253,10 @@ impl Chain for HeaderChain {
         self.give_up(block, reason)
     }
 
+    fn flush(&mut self) -> Result<(), Arc<dyn Error + Send + Sync>> {
+        self.store.flush().map_err(|error| Arc::new(error) as _)
+    }
+
     fn local_block(&self, id: BlockId) -> Option<Block> {
         (id == self.genesis.id).then(|| self.genesis.clone())
     }
