@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tipward_sync::{
     Block, BlockId,
     peer::{
         Protocol,
         bitcoin::Bitcoin,
         wire::{
-            BlockEvent, DownloadId, Header,
+            BlockError, BlockEvent, BlockHash, DownloadId, Header,
             bitcoin::{BlockHeader, BlockOptions, BlockReader, Network},
+            sha256d,
         },
     },
 };
@@ -20,6 +21,9 @@ use rules::Rules;
 
 mod difficulty;
 mod rules;
+
+/// How much of a block is held when it is read again, in bytes.
+const PART_SIZE: usize = 1 << 20;
 
 impl Coin for &'static Network {
     fn name(&self) -> &'static str {
@@ -35,15 +39,41 @@ impl Coin for &'static Network {
     }
 
     fn rules(&self) -> Box<dyn HeaderRules> {
-        Box::new(Rules { network: self })
+        Box::new(Rules::new(self))
     }
 
-    fn parse_header(&self, raw: &[u8]) -> Result<Header, HeaderError> {
-        Ok(BlockHeader::from_bytes(eighty(raw)?).into())
+    fn parse_header(&self, raw: Bytes) -> Result<Header, HeaderError> {
+        let eighty = eighty(&raw)?;
+        let parent = BlockHeader::from_bytes(eighty).parent;
+        Ok(Header { hash: BlockHash::from_bytes(sha256d(eighty)), parent, raw })
     }
 
     fn genesis_header(&self) -> Header {
         self.genesis().into()
+    }
+
+    fn check_block(
+        &self,
+        size: u64,
+        pieces: &mut dyn Iterator<Item = Bytes>,
+    ) -> Result<(Header, u64), BlockError> {
+        let mut options = BlockOptions::new(self);
+        options.part_size = PART_SIZE;
+        let mut reader = BlockReader::new(DownloadId(0), size, options);
+        let (mut input, mut header) = (BytesMut::new(), None);
+        for piece in pieces {
+            input.extend_from_slice(&piece);
+            while let Some(event) = reader.decode(&mut input).map_err(|aborted| aborted.reason)? {
+                match (event, header.take()) {
+                    (BlockEvent::Part(part), found) => {
+                        header = found.or_else(|| part.bytes.first_chunk().map(BlockHeader::from_bytes));
+                    }
+                    (BlockEvent::End(end), Some(header)) => return Ok((header.into(), end.transactions)),
+                    (BlockEvent::End(_), None) => {}
+                }
+            }
+        }
+        Err(BlockError::Cut { received: reader.seen(), size })
     }
 
     fn genesis_block(&self) -> Block {

@@ -36,19 +36,28 @@ pub mod density;
 mod error;
 mod headers;
 mod node;
+mod proof;
+mod queries;
 mod rule;
+mod rules;
 mod store;
 #[cfg(test)]
 mod testdata;
 mod tree;
 
-pub use archive::{Archive, ArchiveSink, ArchivedBlock};
+pub use archive::{
+    Archive, ArchiveOptions, ArchiveProblem, ArchiveReader, ArchiveSink, ArchivedBlock, BlockBytes,
+    CheckedBlock, Repaired, Verify,
+};
 pub use branch::{Branch, HeaderFacts, HeaderNode};
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use coin::{Coin, HeaderRules};
 pub use error::HeaderError;
-pub use headers::{HeaderChain, HeaderOptions};
+pub use headers::{HeaderChain, HeaderOptions, HeaderReader};
 pub use node::{Node, NodeBuilder, NodeError};
+pub use proof::{Inclusion, InclusionRefused, ProofError, prove};
+pub use queries::{ChainView, Queries};
 pub use rule::{Candidate, OfferError, Offered, Rejection, Rule};
-pub use store::{HeaderStore, StoreError};
+pub use rules::{BlockRules, Verdict};
+pub use store::{HeaderSnapshot, HeaderStore, StoreError};
 pub use tree::{BlockTree, TreeBranch};

@@ -1,19 +1,28 @@
 //! What is kept on disk: headers here, blocks in the archive. Each has a `redb` file that belongs to one network.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    thread::sleep,
+    time::Duration,
+};
 
-use redb::{Builder, ConcurrencyMode, Database, ReadableDatabase, ReadableTable, TableDefinition};
-use tipward_sync::peer::wire::BlockHash;
+use redb::{
+    Builder, ConcurrencyMode, Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, ReadableTable,
+    TableDefinition,
+};
+use tipward_sync::{BlockId, peer::wire::BlockHash};
 
 use crate::{CheckpointError, Coin};
-pub use headers::HeaderStore;
+pub use headers::{HeaderSnapshot, HeaderStore};
 
 mod headers;
+mod rejected;
 
 /// What the file is.
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
-/// The layout of the tables; another one is refused.
-const VERSION: &[u8] = b"1";
+/// How often, and how long apart, a reader looks for a writer that is just mending a file to be done with it.
+const LOOKS: u32 = 100;
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Why a store can't be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -36,12 +45,14 @@ pub enum StoreError {
         expected: String,
     },
     /// It was written by another version of this library.
-    #[error("{} has layout {found}, this version reads layout {}", path.display(), String::from_utf8_lossy(VERSION))]
+    #[error("{} has layout {found}, this version reads layout {expected}", path.display())]
     OtherVersion {
         /// The file.
         path: PathBuf,
         /// Its layout.
         found: String,
+        /// The layout that this version reads.
+        expected: String,
     },
     /// What it holds does not fit together.
     #[error("{} is damaged: {problem}", path.display())]
@@ -63,6 +74,18 @@ pub enum StoreError {
         found: u64,
         /// How many had to.
         expected: u64,
+    },
+    /// The block was archived, and its segment has been deleted since.
+    #[error("block {block} was pruned")]
+    Pruned {
+        /// The block.
+        block: BlockId,
+    },
+    /// The process that wrote to it was killed, and who only reads it may not mend it.
+    #[error("{} was not closed, and can't be mended for want of the right to write: open it once with that", path.display())]
+    NotClosed {
+        /// The file.
+        path: PathBuf,
     },
     /// The system reported an error.
     #[error("{}: {source}", path.display())]
@@ -109,30 +132,98 @@ pub(crate) fn shared() -> Builder {
     builder
 }
 
-/// Opens or creates a database that belongs to one network, and to a chain that starts with this block.
-pub(crate) fn open_database(path: &Path, coin: &dyn Coin, start: BlockHash) -> Result<Database, StoreError> {
-    let failed = StoreError::database(path);
-    let database = shared().create(path).map_err(StoreError::database(path))?;
-    let transaction = database.begin_write().map_err(StoreError::database(path))?;
-    {
-        let mut meta = transaction.open_table(META).map_err(StoreError::database(path))?;
-        let expected: [(&str, &[u8]); 3] =
-            [("version", VERSION), ("network", coin.name().as_bytes()), ("genesis", start.as_bytes())];
-        for (key, value) in expected {
-            let found = meta.get(key).map_err(&failed)?.map(|found| found.value().to_vec());
-            match found {
-                None => drop(meta.insert(key, value).map_err(&failed)?),
-                Some(found) if found == value => {}
-                Some(found) if key == "version" => {
-                    let found = String::from_utf8_lossy(&found).into_owned();
-                    return Err(StoreError::OtherVersion { path: path.to_owned(), found });
-                }
-                Some(found) => return Err(other_network(path, key, &found, coin, start)),
+/// Opens a database for reading, also while another process writes. If nobody does and the last who did was killed, it is
+/// mended first, as the next writer would.
+pub(crate) fn open_read_only(path: &Path) -> Result<ReadOnlyDatabase, StoreError> {
+    for _ in 0..LOOKS {
+        match shared().open_read_only(path) {
+            Err(DatabaseError::RepairAborted) => {}
+            opened => return opened.map_err(StoreError::database(path)),
+        }
+        match shared().open(path) {
+            Ok(mended) => drop(mended),
+            // A writer has begun, and is mending it.
+            Err(DatabaseError::DatabaseAlreadyOpen) => sleep(LOOK_AGAIN),
+            Err(error) => {
+                return Err(match StoreError::database(path)(error) {
+                    StoreError::Io { source, .. } if is_denied(&source) => {
+                        StoreError::NotClosed { path: path.to_owned() }
+                    }
+                    error => error,
+                });
             }
         }
     }
-    transaction.commit().map_err(StoreError::database(path))?;
-    Ok(database)
+    Err(StoreError::InUse { path: path.to_owned() })
+}
+
+fn is_denied(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem)
+}
+
+/// Binds a database to one network, to a chain that starts with this block, and to the layout of its tables; or says why it
+/// is bound otherwise.
+pub(crate) fn bind_database(
+    database: &Database,
+    path: &Path,
+    coin: &dyn Coin,
+    start: BlockHash,
+    layout: &[u8],
+) -> Result<(), StoreError> {
+    let failed = StoreError::database(path);
+    let transaction = database.begin_write().map_err(StoreError::database(path))?;
+    {
+        let mut meta = transaction.open_table(META).map_err(StoreError::database(path))?;
+        for (key, value) in bonds(coin, &start, layout) {
+            if meta.get(key).map_err(&failed)?.is_none() {
+                meta.insert(key, value).map_err(&failed)?;
+            }
+        }
+        check_meta(&meta, path, coin, start, layout)?;
+    }
+    transaction.commit().map_err(StoreError::database(path))
+}
+
+/// Says why a database is not bound so.
+pub(crate) fn check_database(
+    database: &impl ReadableDatabase,
+    path: &Path,
+    coin: &dyn Coin,
+    start: BlockHash,
+    layout: &[u8],
+) -> Result<(), StoreError> {
+    let transaction = database.begin_read().map_err(StoreError::database(path))?;
+    let meta = transaction.open_table(META).map_err(StoreError::database(path))?;
+    check_meta(&meta, path, coin, start, layout)
+}
+
+fn bonds<'a>(coin: &'a dyn Coin, start: &'a BlockHash, layout: &'a [u8]) -> [(&'static str, &'a [u8]); 3] {
+    [("version", layout), ("network", coin.name().as_bytes()), ("genesis", start.as_bytes())]
+}
+
+fn check_meta(
+    meta: &impl ReadableTable<&'static str, &'static [u8]>,
+    path: &Path,
+    coin: &dyn Coin,
+    start: BlockHash,
+    layout: &[u8],
+) -> Result<(), StoreError> {
+    for (key, value) in bonds(coin, &start, layout) {
+        let found = meta.get(key).map_err(StoreError::database(path))?;
+        let found = found.map(|found| found.value().to_vec()).unwrap_or_default();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if found != value {
+            return Err(match key {
+                "version" => StoreError::OtherVersion {
+                    path: path.to_owned(),
+                    found: text(&found),
+                    expected: text(value),
+                },
+                _ => other_network(path, key, &found, coin, start),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The network's name that a database was made for; `None` if there is no such file yet.
@@ -140,8 +231,7 @@ pub(crate) fn network_of(path: &Path) -> Result<Option<String>, StoreError> {
     if !path.exists() {
         return Ok(None);
     }
-    let database = shared().open_read_only(path).map_err(StoreError::database(path))?;
-    let transaction = database.begin_read().map_err(StoreError::database(path))?;
+    let transaction = open_read_only(path)?.begin_read().map_err(StoreError::database(path))?;
     let meta = transaction.open_table(META).map_err(StoreError::database(path))?;
     let name = meta.get("network").map_err(StoreError::database(path))?;
     Ok(name.map(|name| String::from_utf8_lossy(name.value()).into_owned()))

@@ -10,10 +10,17 @@ use std::{collections::hash_map::RandomState, hash::BuildHasher, iter::successor
 use hashbrown::HashTable;
 use tipward_sync::{
     BlockId, Update,
-    peer::wire::{BlockHash, Header, bitcoin::Work},
+    peer::{
+        UnixTime,
+        wire::{BlockHash, Header, bitcoin::Work},
+    },
 };
 
-use crate::{Branch, Candidate, HeaderFacts, HeaderNode, OfferError, Offered, Rejection, Rule};
+use crate::{
+    Branch, Candidate, HeaderError, HeaderFacts, HeaderNode, HeaderRules, OfferError, Offered, Rejection,
+    Rule,
+    branch::{MEDIAN_SPAN, median},
+};
 
 pub(crate) mod links;
 mod prune;
@@ -21,7 +28,7 @@ mod reject;
 
 use links::{Linked, Links, skip_depth};
 
-/// A list with no room grows by its eighth and so much: doubling would cost twice the memory of what is there.
+/// A list with no room grows by its sixteenth and so much: doubling would cost twice the memory of what is there.
 const GROWTH: usize = 1024;
 
 /// Headers that link up to one header, the root.
@@ -31,10 +38,24 @@ pub struct BlockTree {
     base: u64,
     entries: Vec<Entry>,
     /// The positions of all entries, by hash. A map with hashes of its own as keys would be three times as large.
-    index: HashTable<u32>,
+    index: HashTable<Slot>,
     hasher: RandomState,
     /// The best chain by height above the root.
     best: Vec<u32>,
+}
+
+/// A place in the index. With the key beside it, the index grows without a look at the entries, which are far apart.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    key: u32,
+    at: u32,
+}
+
+impl Slot {
+    /// The table takes the place from the low bits, and a mark from the high ones.
+    fn spread(self) -> u64 {
+        u64::from(self.key) << 32 | u64::from(self.key)
+    }
 }
 
 #[derive(Debug)]
@@ -96,6 +117,11 @@ impl BlockTree {
     #[must_use]
     pub fn get(&self, hash: BlockHash) -> Option<BlockId> {
         self.find(hash).map(|at| self.id(at))
+    }
+
+    /// A header's number in the order of arrival, of those that are there.
+    pub(crate) fn position(&self, hash: BlockHash) -> Option<usize> {
+        self.find(hash).map(|at| at as usize)
     }
 
     /// What is known of a header.
@@ -183,26 +209,103 @@ impl BlockTree {
         self.add(header, facts).then(|| self.choose(header.hash)).flatten()
     }
 
+    /// Checks headers by these rules, each as the child of the one before it, the first as the child of one in the tree, and
+    /// adds them. Returns how the best chain changed, if it did. Headers that are known are passed over.
+    ///
+    /// # Errors
+    /// The first rule that one of them breaks, or [`HeaderError::NotLinked`]; none of them is added then.
+    pub fn extend(
+        &mut self,
+        headers: &[Header],
+        rules: &dyn HeaderRules,
+        now: UnixTime,
+    ) -> Result<Option<Update>, HeaderError> {
+        let len = self.len();
+        let Some(last) = headers.last() else { return Ok(None) };
+        if let Err((_, error)) = self.add_all(headers, rules, now) {
+            self.take_back(len);
+            return Err(error);
+        }
+        Ok(self.choose(last.hash))
+    }
+
+    /// As [`extend`](Self::extend), without a look at which branch is best. On an error, what came before it stays; says how
+    /// many headers that are.
+    pub(crate) fn add_all(
+        &mut self,
+        headers: &[Header],
+        rules: &dyn HeaderRules,
+        now: UnixTime,
+    ) -> Result<(), (usize, HeaderError)> {
+        let follow =
+            |header: &Header, facts, branch: TreeBranch<'_>| rules.follow(header, facts, &branch, now);
+        self.add_by(headers, rules, follow)
+    }
+
+    /// As [`add_all`](Self::add_all), for headers that were checked once: of the rules only those that need no other header.
+    pub(crate) fn add_linked(
+        &mut self,
+        headers: &[Header],
+        rules: &dyn HeaderRules,
+    ) -> Result<(), (usize, HeaderError)> {
+        self.add_by(headers, rules, |_, _, _| Ok(()))
+    }
+
+    fn add_by(
+        &mut self,
+        headers: &[Header],
+        rules: &dyn HeaderRules,
+        follow: impl Fn(&Header, HeaderFacts, TreeBranch<'_>) -> Result<(), HeaderError>,
+    ) -> Result<(), (usize, HeaderError)> {
+        let known = headers.iter().map_while(|header| self.find(header.hash)).count();
+        let Some(first) = headers.get(known) else { return Ok(()) };
+        let headers = &headers[known..];
+        // What can be done for all at once is, first their hashes and targets, last their places in the index: the processor
+        // begins with the next then while it waits for memory.
+        let (all, read) = rules.read_all(headers);
+        let start = self.entries.len();
+        let mut result = read.map_err(|error| (known + all.len(), error));
+        let mut parent = self.find(first.parent);
+        for (count, (header, facts)) in headers.iter().zip(&all).enumerate() {
+            let checked = match parent.filter(|&at| self.entry(at).hash == header.parent) {
+                Some(at) => follow(header, *facts, TreeBranch { tree: self, at }).map(|()| at),
+                None => Err(HeaderError::NotLinked { hash: header.hash }),
+            };
+            match checked {
+                Ok(at) => parent = Some(self.push(at, header.hash, *facts)),
+                Err(error) => {
+                    result = Err((known + count, error));
+                    break;
+                }
+            }
+        }
+        (start..self.entries.len()).for_each(|at| self.put_into_index(at as u32));
+        result
+    }
+
     /// Adds a header without a look at which branch is best. False if it is known, or its parent is not.
     pub(crate) fn add(&mut self, header: &Header, facts: HeaderFacts) -> bool {
         self.put(header.hash, header.parent, facts)
     }
 
     fn put(&mut self, hash: BlockHash, parent: BlockHash, facts: HeaderFacts) -> bool {
-        let Some(parent) = self.find(parent) else { return false };
-        // 2^32 headers are 340 GB: memory ends before.
-        let Ok(at) = u32::try_from(self.entries.len()) else { return false };
-        if self.find(hash).is_some() {
-            return false;
-        }
+        let Some(parent) = self.find(parent).filter(|_| self.find(hash).is_none()) else { return false };
+        let at = self.push(parent, hash, facts);
+        self.put_into_index(at);
+        true
+    }
+
+    /// Puts a new header on top of one, and not yet into the index. Returns where it is.
+    fn push(&mut self, parent: u32, hash: BlockHash, facts: HeaderFacts) -> u32 {
+        // 2^32 headers are 340 GB.
+        let at = u32::try_from(self.entries.len()).expect("memory ends before");
         let HeaderFacts { work, time, bits } = facts;
         let before = self.entry(parent);
         let (work, depth) = (before.work + work, before.depth + 1);
         let skip = self.back_to(parent, skip_depth(depth));
         make_room(&mut self.entries);
         self.entries.push(Entry { hash, work, parent, skip, depth, time, bits });
-        self.put_into_index(at);
-        true
+        at
     }
 
     /// Makes the branch that ends with this header the best one, if it has more work. Returns how the best chain changed.
@@ -227,22 +330,29 @@ impl BlockTree {
 
     /// Takes back what was added since there were `len` headers. None of it must have been made best.
     pub(crate) fn take_back(&mut self, len: usize) {
-        for entry in &self.entries[len..] {
-            let hash = self.hasher.hash_one(entry.hash);
-            let found = self.index.find_entry(hash, |&at| self.entries[at as usize].hash == entry.hash);
+        for at in len..self.entries.len() {
+            let slot = self.slot(self.entries[at].hash, at as u32);
+            let found = self.index.find_entry(slot.spread(), |other| other.at == slot.at);
             found.expect("every entry is in the index").remove();
         }
         self.entries.truncate(len);
     }
 
     fn find(&self, hash: BlockHash) -> Option<u32> {
-        self.index.find(self.hasher.hash_one(hash), |&at| self.entry(at).hash == hash).copied()
+        let slot = self.slot(hash, 0);
+        let is_it = |other: &Slot| other.key == slot.key && self.entry(other.at).hash == hash;
+        self.index.find(slot.spread(), is_it).map(|slot| slot.at)
     }
 
     fn put_into_index(&mut self, at: u32) {
-        let (entries, hasher) = (&self.entries, &self.hasher);
-        let hash = |at: &u32| hasher.hash_one(entries[*at as usize].hash);
-        self.index.insert_unique(hash(&at), at, hash);
+        let slot = self.slot(self.entry(at).hash, at);
+        self.index.insert_unique(slot.spread(), slot, |slot| slot.spread());
+    }
+
+    /// Part of a hash is enough, and what decides is a secret: nobody can make hashes that collide.
+    fn slot(&self, hash: BlockHash, at: u32) -> Slot {
+        let part = hash.as_bytes().first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes));
+        Slot { key: self.hasher.hash_one(part) as u32, at }
     }
 
     fn ancestor_at(&self, at: u32, height: u64) -> Option<u32> {
@@ -357,6 +467,22 @@ impl Branch for TreeBranch<'_> {
         self.tree.find(block).is_some()
     }
 
+    fn median_time(&self, height: u64) -> Option<u32> {
+        // By the links from one to the next: a search for each takes longer.
+        let mut at = self.tree.ancestor_at(self.at, height)?;
+        let mut times = [0; MEDIAN_SPAN as usize];
+        let count = MEDIAN_SPAN.min(height + 1) as usize;
+        for n in 0..count {
+            let entry = self.tree.entry(at);
+            times[n] = entry.time;
+            if n + 1 < count && at == 0 {
+                return None;
+            }
+            at = entry.parent;
+        }
+        Some(median(&mut times[..count]))
+    }
+
     fn back(&self) -> Box<dyn Iterator<Item = HeaderNode> + '_> {
         let parent = |&at: &u32| (at > 0).then(|| self.tree.entry(at).parent);
         Box::new(successors(Some(self.at), parent).map(|at| self.tree.node_at(at)))
@@ -365,7 +491,7 @@ impl Branch for TreeBranch<'_> {
 
 fn make_room<T>(list: &mut Vec<T>) {
     if list.len() == list.capacity() {
-        list.reserve_exact(list.len() / 8 + GROWTH);
+        list.reserve_exact(list.len() / 16 + GROWTH);
     }
 }
 

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use etcetera::BaseStrategy;
-use tipward_chain::sync::peer::wire::bitcoin::Network;
+use tipward_chain::sync::peer::wire::{Txid, bitcoin::Network};
 
 use crate::{Failure, transport::TransportArguments};
 
@@ -24,6 +24,13 @@ pub(crate) enum Command {
     Peers(PeersArguments),
     /// Shows a block of the archive.
     Block(BlockArguments),
+    /// Lists or verifies the headers of a data directory, also while `sync` writes to it.
+    Headers(HeadersArguments),
+    /// Proves that transactions are in a block of the archive.
+    Proof(ProofArguments),
+    /// Reads the whole archive again, or forgets what is broken in it.
+    #[command(subcommand)]
+    Archive(ArchiveCommand),
     /// Serves a simulated node until it is interrupted.
     Simnet(SimnetArguments),
     /// Lists what is in a block file: heights, hashes, transactions, sizes.
@@ -66,6 +73,13 @@ pub(crate) struct SyncArguments {
     /// How much memory blocks may take that arrive or wait, such as 64MiB or 1GiB [default: 256MiB].
     #[arg(long, value_name = "BYTES", value_parser = budget)]
     pub(crate) budget: Option<u64>,
+    /// Keep the last so many blocks and delete older ones, by whole files; the last 288 stay in any case.
+    #[arg(long, value_name = "BLOCKS")]
+    pub(crate) prune_depth: Option<u64>,
+    /// Delete the oldest blocks when they take more on disk, such as 10GiB, by whole files; the last 288 blocks stay in any
+    /// case.
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub(crate) prune_size: Option<u64>,
     #[command(flatten)]
     pub(crate) transport: TransportArguments,
     /// Print JSON lines, the last one a summary.
@@ -119,18 +133,91 @@ pub(crate) struct PeersArguments {
     pub(crate) verbose: u8,
 }
 
+/// Which data directory to look into.
 #[derive(Debug, Args)]
-pub(crate) struct BlockArguments {
-    /// A block hash of 64 hexadecimal digits, or a height of the best chain.
-    #[arg(value_name = "HASH|HEIGHT")]
-    pub(crate) block: String,
+pub(crate) struct DataArguments {
     /// The data directory that `sync` has filled.
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// The network, if the data directory is the default one.
     #[arg(long, value_name = "NAME", value_parser = network)]
     pub(crate) network: Option<&'static Network>,
+}
+
+impl DataArguments {
+    /// The directory.
+    pub(crate) fn dir(&self) -> Result<PathBuf, Failure> {
+        match (&self.data_dir, self.network) {
+            (Some(dir), _) => Ok(dir.clone()),
+            (None, Some(network)) => default_data_dir(network),
+            (None, None) => {
+                Err(Failure::Usage("whose data? Give --data-dir DIR or --network NAME".to_owned()))
+            }
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ArchiveCommand {
+    /// Reads every block and says what is wrong, a line for each; exit code 1 if anything is. May run during a sync.
+    Verify(CheckArguments),
+    /// Reads every block and forgets those that are broken, and all above the first of them, so that `sync` fetches them again.
+    Repair(CheckArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArguments {
+    #[command(flatten)]
+    pub(crate) data: DataArguments,
+    /// Print JSON lines, the last one a summary.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BlockArguments {
+    /// A block hash of 64 hexadecimal digits, or a height of the best chain.
+    #[arg(value_name = "HASH|HEIGHT")]
+    pub(crate) block: String,
+    #[command(flatten)]
+    pub(crate) data: DataArguments,
     /// Write the block's own bytes to stdout.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) raw: bool,
+    /// Print one line of JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HeadersArguments {
+    #[command(flatten)]
+    pub(crate) data: DataArguments,
+    /// Check all headers by the full rules and tell where they lead, instead of listing them.
+    #[arg(long, conflicts_with_all = ["from", "count"])]
+    pub(crate) verify: bool,
+    /// The height to list from [default: so that the list ends with the tip].
+    #[arg(long, value_name = "HEIGHT")]
+    pub(crate) from: Option<u64>,
+    /// How many headers to list.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) count: u64,
+    /// Print JSON, a line for each header.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProofArguments {
+    /// The transactions, all of one block.
+    #[arg(value_name = "TXID", required = true)]
+    pub(crate) transactions: Vec<Txid>,
+    /// The block: a hash of 64 hexadecimal digits, or a height of the best chain.
+    #[arg(long, value_name = "HASH|HEIGHT")]
+    pub(crate) block: String,
+    #[command(flatten)]
+    pub(crate) data: DataArguments,
+    /// Print the proof alone, in hexadecimal digits, as `gettxoutproof` of a node does.
     #[arg(long, conflicts_with = "json")]
     pub(crate) raw: bool,
     /// Print one line of JSON.
@@ -178,15 +265,18 @@ fn seconds(text: &str) -> Result<Duration, String> {
 /// The least that blocks may take in memory: a few parts of one.
 const MIN_BUDGET: u64 = 8 << 20;
 
-/// A number of bytes, with or without a unit.
 fn budget(text: &str) -> Result<u64, String> {
-    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
+    let bytes = bytes(text).ok().filter(|bytes| *bytes >= MIN_BUDGET);
+    bytes.ok_or_else(|| "a number of bytes from 8MiB is needed, such as 268435456, 256MiB or 1GiB".to_owned())
+}
+
+/// A number of bytes, with or without a unit.
+fn bytes(text: &str) -> Result<u64, String> {
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
     let unit = units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)));
     let (number, shift) = unit.unwrap_or((text, 0));
     let bytes = number.trim_end().parse().ok().and_then(|number: u64| number.checked_mul(1 << shift));
-    bytes
-        .filter(|bytes| *bytes >= MIN_BUDGET)
-        .ok_or_else(|| "a number of bytes from 8MiB is needed, such as 268435456, 256MiB or 1GiB".to_owned())
+    bytes.ok_or_else(|| "a number of bytes is needed, such as 10000000, 500MiB or 10GiB".to_owned())
 }
 
 /// The directory that a network's data is kept in unless another is asked for.
@@ -211,6 +301,10 @@ mod tests {
             ("256 MiB", 256 << 20),
         ] {
             assert_eq!(budget(text), Ok(bytes), "{text}");
+        }
+        assert_eq!((bytes("0"), bytes("2TiB")), (Ok(0), Ok(2 << 40)));
+        for text in ["", "MiB", "-1GiB", "1.5GiB", "256MB", "99999999999GiB"] {
+            assert!(bytes(text).is_err(), "{text}");
         }
         for text in ["", "MiB", "7MiB", "8388607", "-1GiB", "1.5GiB", "256MB", "1gib", "99999999999GiB"] {
             assert!(budget(text).is_err(), "{text}");

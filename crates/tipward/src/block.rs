@@ -4,35 +4,17 @@ use std::io::{self, IsTerminal, Read, Write};
 
 use serde_json::json;
 use tipward_chain::{
-    Archive, ArchivedBlock,
-    sync::peer::wire::{
-        BlockHash,
-        bitcoin::{BlockHeader, Network},
-    },
+    ArchiveReader, ArchivedBlock,
+    sync::peer::wire::{BlockHash, bitcoin::BlockHeader},
 };
 
-use crate::{
-    Failure,
-    args::{BlockArguments, default_data_dir},
-    print, unwritten,
-};
+use crate::{Failure, archive::locate, args::BlockArguments, print, unwritten};
+
+const BUFFER: usize = 1 << 20;
 
 pub(crate) fn run(arguments: &BlockArguments) -> Result<(), Failure> {
-    let data_dir = match (&arguments.data_dir, arguments.network) {
-        (Some(dir), _) => dir.clone(),
-        (None, Some(network)) => default_data_dir(network)?,
-        (None, None) => {
-            return Err(Failure::Usage("which archive? Give --data-dir DIR or --network NAME".to_owned()));
-        }
-    };
-    let dir = data_dir.join("blocks");
-    let name = Archive::network_name(&dir)
-        .map_err(Failure::failed)?
-        .ok_or_else(|| Failure::Failed(format!("there is no archive in {}", data_dir.display())))?;
-    let network = arguments.network.or_else(|| Network::by_name(&name));
-    let network =
-        network.ok_or_else(|| Failure::Failed(format!("{} is of unknown network {name}", dir.display())))?;
-    let archive = Archive::open(&dir, &network).map_err(Failure::failed)?;
+    let (dir, network) = locate(&arguments.data)?;
+    let archive = ArchiveReader::open(&dir, &network).map_err(Failure::failed)?;
     let block = find(&archive, &arguments.block)?;
     if arguments.raw {
         return raw(&archive, &block);
@@ -44,7 +26,7 @@ pub(crate) fn run(arguments: &BlockArguments) -> Result<(), Failure> {
     show(&block, &BlockHeader::from_bytes(&header), is_best, arguments.json)
 }
 
-fn find(archive: &Archive, text: &str) -> Result<ArchivedBlock, Failure> {
+pub(crate) fn find(archive: &ArchiveReader, text: &str) -> Result<ArchivedBlock, Failure> {
     let found = match (text.parse::<u64>(), text.parse::<BlockHash>()) {
         // 64 decimal digits are a hash.
         (_, Ok(hash)) => archive.by_hash(hash),
@@ -60,13 +42,19 @@ fn find(archive: &Archive, text: &str) -> Result<ArchivedBlock, Failure> {
         .ok_or_else(|| Failure::Failed(format!("block {text} is not in the archive")))
 }
 
-fn raw(archive: &Archive, block: &ArchivedBlock) -> Result<(), Failure> {
+fn raw(archive: &ArchiveReader, block: &ArchivedBlock) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     if stdout.is_terminal() {
         return Err(Failure::Usage("--raw writes bytes: send stdout to a file or a pipe".to_owned()));
     }
     let mut bytes = archive.read(block).map_err(Failure::failed)?;
-    io::copy(&mut bytes, &mut stdout).and_then(|_| stdout.flush()).map_err(|error| unwritten(&error))
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        match bytes.read(&mut buffer).map_err(Failure::failed)? {
+            0 => return stdout.flush().map_err(|error| unwritten(&error)),
+            read => stdout.write_all(&buffer[..read]).map_err(|error| unwritten(&error))?,
+        }
+    }
 }
 
 fn show(block: &ArchivedBlock, header: &BlockHeader, is_best: bool, as_json: bool) -> Result<(), Failure> {

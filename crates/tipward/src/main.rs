@@ -1,9 +1,12 @@
 //! The command line: arguments in, progress and answers out. What is done is done by the crates.
 
+mod archive;
 mod args;
 mod block;
+mod headers;
 mod inspect;
 mod peers;
+mod proof;
 mod report;
 mod simnet;
 mod sync;
@@ -38,6 +41,9 @@ fn main() -> ExitCode {
         Command::Sync(arguments) => sync::run(&arguments),
         Command::Peers(arguments) => peers::run(&arguments),
         Command::Block(arguments) => block::run(&arguments),
+        Command::Headers(arguments) => headers::run(&arguments),
+        Command::Proof(arguments) => proof::run(&arguments),
+        Command::Archive(command) => archive::run(&command),
         Command::Simnet(arguments) => simnet::run(&arguments),
         Command::Inspect { file } => inspect::run(&file),
     };

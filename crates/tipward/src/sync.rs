@@ -6,7 +6,7 @@ use std::{
 };
 
 use tipward_chain::{
-    Node, NodeError,
+    ArchiveOptions, Node, NodeError,
     sync::{Event, Strategy, peer::ManagerOptions, peer::wire::bitcoin::Network},
 };
 use tipward_simnet::Demo;
@@ -67,7 +67,10 @@ fn builder(
     data_dir: PathBuf,
     options: ManagerOptions,
 ) -> tipward_chain::NodeBuilder {
-    let mut builder = Node::builder(arguments.network, data_dir).archive().give_up_without_peers();
+    let mut archive = ArchiveOptions::default();
+    (archive.max_depth, archive.max_bytes) = (arguments.prune_depth, arguments.prune_size);
+    let mut builder =
+        Node::builder(arguments.network, data_dir).archive_with(archive).give_up_without_peers();
     builder.peers = options;
     builder.sync.stay_behind = arguments.stay_behind;
     builder.sync.strategy = match arguments.strategy {

@@ -3,32 +3,39 @@
 //! Segments have the nodes' own framing (`magic | length | block`), so other tools read them too. The index is a `redb`
 //! file; a block counts when it is in there. Bytes are written and synced before their index entries are, so after a crash
 //! a segment may have a tail that nobody points to, which is cut on opening, and never the other way round. So a block that
-//! comes in parts can be written as they come.
+//! comes in parts can be written as they come. Segments that are pruned leave the index first for the same reason.
 
+mod disk;
+mod index;
+mod options;
 mod parts;
+mod reader;
+mod repair;
 mod segments;
 mod sink;
+mod verify;
 
-use std::{
-    fs::File,
-    io,
-    path::{Path, PathBuf},
+use std::{ops::Deref, path::Path, sync::Arc};
+
+use redb::{Database, ReadableTable, WriteTransaction};
+use tipward_sync::{Block, BlockId};
+
+use crate::{
+    Coin, StoreError,
+    store::{bind_database, check_database, network_of},
 };
-
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
-use tipward_sync::{Block, BlockId, peer::wire::BlockHash};
-
-use crate::{Coin, StoreError, store::open_database};
+use disk::{Disk, FileSystem};
+use index::{BLOCKS, FIRST, HEIGHTS, LAYOUT, PLACES, Place};
+pub use options::ArchiveOptions;
+use options::Limits;
 use parts::Begun;
-use segments::Segments;
+pub use reader::{ArchiveReader, BlockBytes};
+pub use repair::Repaired;
+use segments::{Segments, remove};
 pub use sink::ArchiveSink;
+pub use verify::{ArchiveProblem, CheckedBlock, Verify};
 
-/// Where each block is, by hash: segment, offset of its first byte, size, transactions, height.
-const BLOCKS: TableDefinition<&[u8; 32], (u32, u64, u64, u64, u64)> = TableDefinition::new("blocks");
-/// The best chain: hash by height. Its last entry is the cursor.
-const HEIGHTS: TableDefinition<u64, &[u8; 32]> = TableDefinition::new("heights");
-/// The end of the indexed bytes: segment, offset. One entry.
-const END: TableDefinition<(), (u32, u64)> = TableDefinition::new("end");
+const INDEX: &str = "index.redb";
 
 /// A block in the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,90 +50,113 @@ pub struct ArchivedBlock {
     pub segment: u32,
     /// Where its first byte is in the segment.
     pub offset: u64,
+    /// The CRC-32 (IEEE 802.3) of its bytes.
+    pub checksum: u32,
+    /// It was archived, and its segment has been deleted.
+    pub is_pruned: bool,
 }
 
-/// The archive of one network, in a directory of its own. One process can have it open.
+/// The archive of one network, in a directory of its own. One process can have it open like this; others can
+/// [read](ArchiveReader) it meanwhile. What can be read there can be read here.
 #[derive(Debug)]
 pub struct Archive {
-    index_path: PathBuf,
-    database: Database,
+    database: Arc<Database>,
+    reader: ArchiveReader,
     segments: Segments,
+    limits: Limits,
     /// The block of which parts were taken and not yet the end.
     begun: Option<Begun>,
 }
 
 impl Archive {
-    /// Opens the archive, or creates it, and cuts what a crash has left behind.
+    /// Opens the archive, or creates it, and cuts what a crash has left behind. Nothing is pruned.
     ///
     /// # Errors
-    /// It is in use, belongs to another network, or can't be read or written.
+    /// It is in use, belongs to another network, or can't be read or written; or bytes are missing that the index points to,
+    /// which [`repair`](Self::repair) forgets.
     pub fn open(dir: &Path, coin: &dyn Coin) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(dir).map_err(StoreError::io(dir))?;
-        let path = dir.join("index.redb");
-        let database = open_database(&path, coin, coin.genesis_header().hash)?;
-        let transaction = database.begin_write().map_err(StoreError::database(&path))?;
-        let end = {
-            transaction.open_table(BLOCKS).map_err(StoreError::database(&path))?;
-            transaction.open_table(HEIGHTS).map_err(StoreError::database(&path))?;
-            let end = transaction.open_table(END).map_err(StoreError::database(&path))?;
-            end.get(()).map_err(StoreError::database(&path))?.map_or((0, 0), |end| end.value())
-        };
-        transaction.commit().map_err(StoreError::database(&path))?;
-        let segments = Segments::open(dir, coin.magic(), end)?;
-        Ok(Self { index_path: path, database, segments, begun: None })
+        Self::open_with(dir, coin, ArchiveOptions::default())
+    }
+
+    /// The same with options. They are not stored: what an archive was pruned of stays away, and what is pruned next is up to
+    /// whoever opens it next.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(dir: &Path, coin: &dyn Coin, options: ArchiveOptions) -> Result<Self, StoreError> {
+        Self::open_on(Arc::new(FileSystem), dir, coin, options.into())
+    }
+
+    fn open_on(disk: Arc<dyn Disk>, dir: &Path, coin: &dyn Coin, limits: Limits) -> Result<Self, StoreError> {
+        let (database, reader) = open_index(disk.clone(), dir, coin)?;
+        let end = reader.ask(|index| {
+            let first = index.first()?;
+            Ok((first, index::end(&index.0.open_table(PLACES)?, first)?))
+        })?;
+        let segments = Segments::open(disk, dir, coin.magic(), limits.segment_size, end)?;
+        Ok(Self { database, reader, segments, limits, begun: None })
     }
 
     /// The network that the archive in `dir` belongs to; `None` if there is none.
     ///
     /// # Errors
-    /// It is in use, or can't be read.
+    /// It can't be read.
     pub fn network_name(dir: &Path) -> Result<Option<String>, StoreError> {
-        crate::store::network_of(&dir.join("index.redb"))
-    }
-
-    /// The last block of the best chain.
-    ///
-    /// # Errors
-    /// The index can't be read.
-    pub fn cursor(&self) -> Result<Option<BlockId>, StoreError> {
-        let transaction = self.database.begin_read().map_err(self.failed())?;
-        let heights = transaction.open_table(HEIGHTS).map_err(self.failed())?;
-        let last = heights.last().map_err(self.failed())?;
-        Ok(last.map(|(height, hash)| BlockId {
-            height: height.value(),
-            hash: BlockHash::from_bytes(*hash.value()),
-        }))
+        network_of(&dir.join(INDEX))
     }
 
     /// Appends blocks of the best chain, each the child of the one before, and makes them durable. A block that is there
     /// from before a rollback is not written again. The first may be one that is [streamed](Block::is_streamed), whose parts
-    /// [`append_part`](Self::append_part) has taken; of any other block that was begun nothing stays.
+    /// [`append_part`](Self::append_part) has taken; of any other block that was begun nothing stays. Then segments are
+    /// deleted that the [options](ArchiveOptions) tell to.
     ///
     /// # Errors
-    /// They can't be written, or parts are missing; none of them counts then.
+    /// They can't be written, or parts are missing; none of them counts then, and parts have to come again.
     pub fn append(&mut self, blocks: &[Block]) -> Result<(), StoreError> {
-        let mut streamed = self.complete(blocks.first().filter(|first| first.is_streamed))?;
+        let streamed = self.complete(blocks.first().filter(|first| first.is_streamed))?;
+        let pruned = self.write(blocks, streamed)?;
+        pruned.for_each(|segment| self.segments.remove(segment));
+        Ok(())
+    }
+
+    /// Writes blocks and index; returns the segments that are pruned, and may be removed now that nobody will look for them.
+    fn write(
+        &mut self,
+        blocks: &[Block],
+        mut streamed: Option<(Place, u32)>,
+    ) -> Result<impl Iterator<Item = u32> + use<>, StoreError> {
+        let failed = StoreError::database(&self.reader.index_path);
         let transaction = self.database.begin_write().map_err(self.failed())?;
-        {
+        let pruned = {
             let mut index = transaction.open_table(BLOCKS).map_err(self.failed())?;
+            let mut places = transaction.open_table(PLACES).map_err(self.failed())?;
             let mut heights = transaction.open_table(HEIGHTS).map_err(self.failed())?;
+            let mut firsts = transaction.open_table(FIRST).map_err(self.failed())?;
+            let first = firsts.get(()).map_err(&failed)?.map_or(0, |first| first.value());
             for block in blocks {
                 let hash = block.id.hash.as_bytes();
-                if index.get(hash).map_err(self.failed())?.is_none() {
-                    let (segment, offset) = match streamed.take() {
-                        Some(place) => place,
+                let known = index.get(hash).map_err(&failed)?.map(|place| place.value());
+                if known.is_none_or(|(segment, _)| segment < first) {
+                    let (place, checksum) = match streamed.take() {
+                        Some(written) => written,
                         None => self.segments.append(block)?,
                     };
-                    let entry = (segment, offset, block.size, block.transactions, block.id.height);
-                    index.insert(hash, entry).map_err(self.failed())?;
+                    let entry = (hash, block.size, block.transactions, block.id.height, checksum);
+                    index.insert(hash, place).map_err(&failed)?;
+                    places.insert(place, entry).map_err(&failed)?;
                 }
-                heights.insert(block.id.height, hash).map_err(self.failed())?;
+                heights.insert(block.id.height, hash).map_err(&failed)?;
             }
-            self.segments.sync()?;
-            let mut end = transaction.open_table(END).map_err(self.failed())?;
-            end.insert((), self.segments.end()).map_err(self.failed())?;
-        }
-        transaction.commit().map_err(self.failed())
+            let tip = heights.last().map_err(&failed)?.map_or(0, |(height, _)| height.value());
+            let kept = self.limits.prune(&places, first, tip).map_err(self.failed())?;
+            if kept > first {
+                firsts.insert((), kept).map_err(&failed)?;
+            }
+            first..kept
+        };
+        self.segments.keep()?;
+        transaction.commit().map_err(self.failed())?;
+        Ok(pruned)
     }
 
     /// Takes every block above `height` off the best chain. Their bytes stay and are found by hash.
@@ -135,52 +165,72 @@ impl Archive {
     /// The index can't be written.
     pub fn rollback(&mut self, height: u64) -> Result<(), StoreError> {
         self.abort()?;
-        let transaction = self.database.begin_write().map_err(self.failed())?;
-        {
-            let mut heights = transaction.open_table(HEIGHTS).map_err(self.failed())?;
-            heights.retain_in(height + 1.., |_, _| false).map_err(self.failed())?;
-        }
-        transaction.commit().map_err(self.failed())
-    }
-
-    /// The block of that hash, on the best chain or not.
-    ///
-    /// # Errors
-    /// The index can't be read.
-    pub fn by_hash(&self, hash: BlockHash) -> Result<Option<ArchivedBlock>, StoreError> {
-        let transaction = self.database.begin_read().map_err(self.failed())?;
-        let index = transaction.open_table(BLOCKS).map_err(self.failed())?;
-        let entry = index.get(hash.as_bytes()).map_err(self.failed())?;
-        Ok(entry.map(|entry| {
-            let (segment, offset, size, transactions, height) = entry.value();
-            ArchivedBlock { id: BlockId { height, hash }, size, transactions, segment, offset }
-        }))
-    }
-
-    /// The block at a height of the best chain.
-    ///
-    /// # Errors
-    /// The index can't be read.
-    pub fn by_height(&self, height: u64) -> Result<Option<ArchivedBlock>, StoreError> {
-        let hash = {
-            let transaction = self.database.begin_read().map_err(self.failed())?;
-            let heights = transaction.open_table(HEIGHTS).map_err(self.failed())?;
-            heights.get(height).map_err(self.failed())?.map(|hash| BlockHash::from_bytes(*hash.value()))
+        let change = |transaction: &WriteTransaction| {
+            Ok(transaction.open_table(HEIGHTS)?.retain_in(height + 1.., |_, _| false)?)
         };
-        hash.map_or(Ok(None), |hash| self.by_hash(hash))
-    }
-
-    /// A reader over the block's bytes.
-    ///
-    /// # Errors
-    /// Its segment can't be opened.
-    pub fn read(&self, block: &ArchivedBlock) -> Result<io::Take<File>, StoreError> {
-        self.segments.read(block.segment, block.offset, block.size)
+        change_index(&self.database, change).map_err(self.failed())
     }
 
     fn failed<E: Into<redb::Error>>(&self) -> impl Fn(E) -> StoreError + use<E> {
-        StoreError::database(&self.index_path)
+        StoreError::database(&self.reader.index_path)
     }
+}
+
+impl Deref for Archive {
+    type Target = ArchiveReader;
+
+    fn deref(&self) -> &ArchiveReader {
+        &self.reader
+    }
+}
+
+/// Opens the index for writing, or creates it.
+fn open_index(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    coin: &dyn Coin,
+) -> Result<(Arc<Database>, ArchiveReader), StoreError> {
+    disk.create_dir(dir).map_err(StoreError::io(dir))?;
+    let index_path = dir.join(INDEX);
+    if !disk.names(dir).map_err(StoreError::io(dir))?.iter().any(|name| name == INDEX) {
+        create_index(&*disk, dir, coin)?;
+    }
+    let database = disk.database(&index_path).map_err(StoreError::database(&index_path))?;
+    check_database(&database, &index_path, coin, coin.genesis_header().hash, LAYOUT)?;
+    let database = Arc::new(database);
+    let (dir, magic) = (dir.to_owned(), coin.magic());
+    let reader = ArchiveReader { dir, index_path, magic, database: database.clone(), disk };
+    Ok((database, reader))
+}
+
+/// Creates the index under another name first: half of one would be taken for something else.
+fn create_index(disk: &dyn Disk, dir: &Path, coin: &dyn Coin) -> Result<(), StoreError> {
+    let path = dir.join("index.new");
+    remove(disk, &path)?;
+    let database = disk.database(&path).map_err(StoreError::database(&path))?;
+    bind_database(&database, &path, coin, coin.genesis_header().hash, LAYOUT)?;
+    let create = |transaction: &WriteTransaction| {
+        transaction.open_table(BLOCKS)?;
+        transaction.open_table(PLACES)?;
+        transaction.open_table(HEIGHTS)?;
+        transaction.open_table(FIRST)?;
+        Ok(())
+    };
+    change_index(&database, create).map_err(StoreError::database(&path))?;
+    drop(database);
+    disk.rename(&path, &dir.join(INDEX)).map_err(StoreError::io(&path))?;
+    disk.sync_dir(dir).map_err(StoreError::io(dir))
+}
+
+/// Makes a durable change of the index.
+fn change_index<T>(
+    database: &Database,
+    change: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>,
+) -> Result<T, redb::Error> {
+    let transaction = database.begin_write()?;
+    let changed = change(&transaction)?;
+    transaction.commit()?;
+    Ok(changed)
 }
 
 #[cfg(test)]

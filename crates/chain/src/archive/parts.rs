@@ -5,7 +5,7 @@ use tipward_sync::{
     peer::wire::{BlockHash, BlockPart},
 };
 
-use super::Archive;
+use super::{Archive, index};
 use crate::StoreError;
 
 /// A block of which parts were taken.
@@ -20,8 +20,8 @@ pub(super) struct Begun {
 /// Where its bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// Into the last record, which is not one yet: segment, offset of the block's first byte.
-    Open(u32, u64),
+    /// Into the last record, which is not one yet.
+    Open(index::Place),
     /// Nowhere: the block is there from before a rollback.
     Known,
 }
@@ -36,11 +36,9 @@ impl Archive {
     pub fn append_part(&mut self, block: BlockId, part: &BlockPart) -> Result<(), StoreError> {
         if part.index == 0 {
             self.abort()?;
-            let place = if self.by_hash(block.hash)?.is_some() {
-                Place::Known
-            } else {
-                let (segment, offset) = self.segments.begin(part.block_size)?;
-                Place::Open(segment, offset)
+            let place = match self.by_hash(block.hash)? {
+                Some(known) if !known.is_pruned => Place::Known,
+                _ => Place::Open(self.segments.begin(part.block_size)?),
             };
             self.begun = Some(Begun { block: block.hash, size: part.block_size, received: 0, place });
         }
@@ -55,7 +53,7 @@ impl Archive {
         }
         begun.received += length;
         match begun.place {
-            Place::Open(..) => self.segments.write(&part.bytes),
+            Place::Open(_) => self.segments.write(&part.bytes),
             Place::Known => Ok(()),
         }
     }
@@ -65,15 +63,16 @@ impl Archive {
     /// # Errors
     /// They can't be cut off.
     pub fn abort(&mut self) -> Result<(), StoreError> {
-        match self.begun.take() {
-            Some(Begun { place: Place::Open(..), .. }) => self.segments.cut(),
-            Some(Begun { place: Place::Known, .. }) | None => Ok(()),
-        }
+        self.begun = None;
+        self.segments.revert()
     }
 
-    /// Makes a record of what was written of this block, and says where it is unless it was there before. Whatever else was
-    /// begun is forgotten.
-    pub(super) fn complete(&mut self, block: Option<&Block>) -> Result<Option<(u32, u64)>, StoreError> {
+    /// Makes a record of what was written of this block, and says where it is and its checksum, unless it was there before.
+    /// Whatever else was begun is forgotten.
+    pub(super) fn complete(
+        &mut self,
+        block: Option<&Block>,
+    ) -> Result<Option<(index::Place, u32)>, StoreError> {
         let Some(block) = block else {
             self.abort()?;
             return Ok(None);
@@ -85,10 +84,7 @@ impl Archive {
         }
         self.begun = None;
         Ok(match place {
-            Place::Open(segment, offset) => {
-                self.segments.complete();
-                Some((segment, offset))
-            }
+            Place::Open(place) => Some((place, self.segments.complete())),
             Place::Known => None,
         })
     }

@@ -1,55 +1,73 @@
 //! The segment files: `blk00000.blk`, `blk00001.blk` and so on.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, BufWriter, Read, Seek, SeekFrom, Write},
+    io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use tipward_sync::{Block, peer::wire::bitcoin::blk_frame_header};
 
+use super::disk::{Disk, DiskFile};
 use crate::StoreError;
 
-/// A new segment is begun when this one would grow larger, in bytes: the nodes' own limit.
-const SEGMENT_SIZE: u64 = 128 << 20;
 const WRITE_BUFFER: usize = 1 << 20;
 
+/// What is written to: the last segment.
 #[derive(Debug)]
 pub(super) struct Segments {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     magic: [u8; 4],
-    /// The segment that is written to, and where its last whole record ends.
+    /// A new segment is begun when this one would grow larger, in bytes.
+    segment_size: u64,
     number: u32,
+    /// Where its last whole record ends.
     len: u64,
-    /// The length of a record behind that which is begun; all else there is to be cut.
+    /// The length of a record behind that which is begun.
     begun: u64,
-    file: BufWriter<File>,
+    /// Of the block that was written last, or is being written.
+    checksum: crc32fast::Hasher,
+    /// The end of what stays: all else is of writes that have failed or were given up.
+    kept: (u32, u64),
+    file: Box<dyn DiskFile>,
+    /// What goes to the file next.
+    buffer: Vec<u8>,
 }
 
 impl Segments {
-    /// Opens the last segment, cut to the end that the index knows, and removes later ones.
-    pub(super) fn open(dir: &Path, magic: [u8; 4], (number, len): (u32, u64)) -> Result<Self, StoreError> {
-        let path = segment_path(dir, number);
-        let file = open(&path)?;
-        let found = file.metadata().map_err(StoreError::io(&path))?.len();
-        if found < len {
-            return Err(StoreError::damaged(&path, format!("{len} bytes are indexed, {found} are there")));
-        }
-        if found > len {
-            tracing::info!(path = %path.display(), bytes = found - len, "cutting the tail of an unfinished write");
-            file.set_len(len).map_err(StoreError::io(&path))?;
-        }
-        for later in number + 1.. {
-            let path = segment_path(dir, later);
-            match std::fs::remove_file(&path) {
-                Ok(()) => tracing::info!(path = %path.display(), "removed a segment of an unfinished write"),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-                Err(error) => return Err(StoreError::io(&path)(error)),
+    /// Opens the last segment, cut to the `end` that the index knows, and removes those before the `first` and after the last.
+    pub(super) fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        magic: [u8; 4],
+        segment_size: u64,
+        (first, end): (u32, (u32, u64)),
+    ) -> Result<Self, StoreError> {
+        for number in disk.names(dir).map_err(StoreError::io(dir))?.iter().filter_map(|name| number_of(name))
+        {
+            if number < first || number > end.0 {
+                let path = segment_path(dir, number);
+                tracing::info!(path = %path.display(), "removing a segment that nothing points to");
+                remove(&*disk, &path)?;
             }
         }
-        let mut segments = Self { dir: dir.to_owned(), magic, number, len, begun: 0, file: writer(file) };
-        segments.file.seek(SeekFrom::Start(len)).map_err(StoreError::io(&path))?;
-        Ok(segments)
+        let file = open_last(&*disk, dir, end)?;
+        // A new file's name must be as durable as what is written under it.
+        disk.sync_dir(dir).map_err(StoreError::io(dir))?;
+        Ok(Self {
+            disk,
+            dir: dir.to_owned(),
+            magic,
+            segment_size,
+            number: end.0,
+            len: end.1,
+            begun: 0,
+            checksum: crc32fast::Hasher::new(),
+            kept: end,
+            file,
+            buffer: Vec::new(),
+        })
     }
 
     /// Where the next record goes.
@@ -57,91 +75,136 @@ impl Segments {
         (self.number, self.len)
     }
 
-    /// Writes a block; returns where its first byte is.
-    pub(super) fn append(&mut self, block: &Block) -> Result<(u32, u64), StoreError> {
+    /// Writes a block; returns where its first byte is, and its checksum.
+    pub(super) fn append(&mut self, block: &Block) -> Result<((u32, u64), u32), StoreError> {
         let place = self.begin(block.size)?;
         for part in &block.parts {
             self.write(&part.bytes)?;
         }
-        self.complete();
-        Ok(place)
+        Ok((place, self.complete()))
     }
 
     /// Begins the record of a block of that size; returns where its first byte will be. The rest is for
-    /// [`write`](Self::write), and then [`complete`](Self::complete) or [`cut`](Self::cut).
+    /// [`write`](Self::write), and then [`complete`](Self::complete) or [`revert`](Self::revert).
     pub(super) fn begin(&mut self, size: u64) -> Result<(u32, u64), StoreError> {
-        if self.begun > 0 {
-            // A record that could not be written to its end.
-            self.cut()?;
-        }
         let header = blk_frame_header(self.magic, size);
-        if self.len > 0 && self.len + header.len() as u64 + size > SEGMENT_SIZE {
+        if self.len > 0 && self.len + header.len() as u64 + size > self.segment_size {
             self.next_segment()?;
         }
         self.write(&header)?;
+        self.checksum.reset();
         Ok((self.number, self.len + self.begun))
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.checksum.update(bytes);
+        if self.buffer.len() + bytes.len() > WRITE_BUFFER {
+            self.flush()?;
+        }
+        if bytes.len() < WRITE_BUFFER {
+            self.buffer.extend_from_slice(bytes);
+        } else {
+            let written = self.file.write_at(self.len + self.begun, bytes);
+            written.map_err(StoreError::io(&segment_path(&self.dir, self.number)))?;
+        }
         self.begun += bytes.len() as u64;
-        self.file.write_all(bytes).map_err(StoreError::io(&segment_path(&self.dir, self.number)))
+        Ok(())
     }
 
-    /// What was begun is a record now.
-    pub(super) fn complete(&mut self) {
+    /// What was begun is a record now; returns the checksum of its block.
+    pub(super) fn complete(&mut self) -> u32 {
         self.len += std::mem::take(&mut self.begun);
+        self.checksum.clone().finalize()
     }
 
-    /// Cuts off what was begun.
-    pub(super) fn cut(&mut self) -> Result<(), StoreError> {
-        let failed = StoreError::io(&segment_path(&self.dir, self.number));
-        // What is still in the buffer must not be written after all.
-        let file = self.file.get_ref().try_clone().map_err(&failed)?;
-        drop(std::mem::replace(&mut self.file, writer(file)).into_parts());
-        self.file.get_ref().set_len(self.len).map_err(&failed)?;
-        self.file.seek(SeekFrom::Start(self.len)).map_err(&failed)?;
+    /// Cuts off what was written since the last [`keep`](Self::keep).
+    pub(super) fn revert(&mut self) -> Result<(), StoreError> {
+        if self.end() == self.kept && self.begun == 0 {
+            return Ok(());
+        }
+        self.buffer.clear();
+        for later in self.kept.0 + 1..=self.number {
+            remove(&*self.disk, &segment_path(&self.dir, later))?;
+        }
+        self.file = open_last(&*self.disk, &self.dir, self.kept)?;
+        (self.number, self.len) = self.kept;
         self.begun = 0;
         Ok(())
     }
 
-    /// Makes durable what was written.
-    pub(super) fn sync(&mut self) -> Result<(), StoreError> {
-        let failed = StoreError::io(&segment_path(&self.dir, self.number));
-        self.file.flush().map_err(&failed)?;
-        self.file.get_ref().sync_data().map_err(&failed)
+    /// Makes durable what was written. It stays from now on, whatever becomes of the index: who can't write to that does not
+    /// know what it says.
+    pub(super) fn keep(&mut self) -> Result<(), StoreError> {
+        self.flush()?;
+        self.file.sync().map_err(StoreError::io(&segment_path(&self.dir, self.number)))?;
+        self.kept = self.end();
+        Ok(())
     }
 
-    pub(super) fn read(&self, number: u32, offset: u64, size: u64) -> Result<io::Take<File>, StoreError> {
-        let path = segment_path(&self.dir, number);
-        let mut file = File::open(&path).map_err(StoreError::io(&path))?;
-        file.seek(SeekFrom::Start(offset)).map_err(StoreError::io(&path))?;
-        Ok(file.take(size))
+    /// Removes a segment that nothing points to any more. What can't be removed is tried again on opening.
+    pub(super) fn remove(&self, number: u32) {
+        if let Err(error) = remove(&*self.disk, &segment_path(&self.dir, number)) {
+            tracing::warn!(%error, "a pruned segment can't be removed");
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        if !self.buffer.is_empty() {
+            let at = self.len + self.begun - self.buffer.len() as u64;
+            let written = self.file.write_at(at, &self.buffer);
+            written.map_err(StoreError::io(&segment_path(&self.dir, self.number)))?;
+            self.buffer.clear();
+        }
+        Ok(())
     }
 
     fn next_segment(&mut self) -> Result<(), StoreError> {
-        self.sync()?;
-        let path = segment_path(&self.dir, self.number + 1);
-        let file = open(&path)?;
-        // What a failed write has left there is no part of it.
-        file.set_len(0).map_err(StoreError::io(&path))?;
-        // The new name must be as durable as what is written under it.
-        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(StoreError::io(&self.dir))?;
-        self.file = writer(file);
+        self.flush()?;
+        self.file.sync().map_err(StoreError::io(&segment_path(&self.dir, self.number)))?;
+        self.file = open_last(&*self.disk, &self.dir, (self.number + 1, 0))?;
         self.number += 1;
         self.len = 0;
-        Ok(())
+        self.disk.sync_dir(&self.dir).map_err(StoreError::io(&self.dir))
     }
 }
 
-fn open(path: &Path) -> Result<File, StoreError> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).open(path).map_err(StoreError::io(path))
+/// Opens a segment that ends there, and cuts what is behind.
+fn open_last(
+    disk: &dyn Disk,
+    dir: &Path,
+    (number, len): (u32, u64),
+) -> Result<Box<dyn DiskFile>, StoreError> {
+    let path = segment_path(dir, number);
+    let mut file = disk.open(&path).map_err(StoreError::io(&path))?;
+    let found = file.len().map_err(StoreError::io(&path))?;
+    if found < len {
+        return Err(StoreError::damaged(&path, format!("{len} bytes are indexed, {found} are there")));
+    }
+    if found > len {
+        tracing::info!(path = %path.display(), bytes = found - len, "cutting the tail of an unfinished write");
+        file.set_len(len).map_err(StoreError::io(&path))?;
+    }
+    Ok(file)
 }
 
-fn writer(file: File) -> BufWriter<File> {
-    BufWriter::with_capacity(WRITE_BUFFER, file)
+/// Removes a file, if it is there.
+pub(super) fn remove(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
+    match disk.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io(path)(error)),
+        _ => Ok(()),
+    }
 }
 
-fn segment_path(dir: &Path, number: u32) -> PathBuf {
-    dir.join(format!("blk{number:05}.blk"))
+pub(super) fn segment_path(dir: &Path, number: u32) -> PathBuf {
+    dir.join(segment_name(number))
+}
+
+pub(super) fn segment_name(number: u32) -> String {
+    format!("blk{number:05}.blk")
+}
+
+/// The number in a segment's name.
+fn number_of(name: &str) -> Option<u32> {
+    let number = name.strip_prefix("blk")?.strip_suffix(".blk")?.parse().ok()?;
+    (segment_name(number) == name).then_some(number)
 }

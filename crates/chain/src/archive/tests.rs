@@ -1,11 +1,16 @@
 use std::io::Read;
 
 use bytes::Bytes;
-use tipward_sync::peer::wire::{BlockPart, DownloadId, bitcoin::Network};
+use tipward_sync::peer::wire::{BlockHash, BlockPart, DownloadId, bitcoin::Network};
 
 use super::*;
 
+mod chain;
+mod faults;
 mod parts;
+mod prune;
+mod reader;
+mod verify;
 
 fn block(height: u64, branch: u8, size: usize) -> Block {
     let mut hash = [branch; 32];

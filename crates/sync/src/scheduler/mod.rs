@@ -18,6 +18,7 @@ mod io;
 mod order;
 mod pace;
 mod peers;
+mod reject;
 mod room;
 mod window;
 
@@ -175,6 +176,7 @@ impl Scheduler {
                 self.stream_on(now);
                 self.tell_of_room(now, chain);
             }
+            Input::Rejected { block, reason } => self.rejected(now, block, reason, chain),
             Input::Pause => self.is_paused = true,
             Input::Resume => {
                 self.is_paused = false;
@@ -203,7 +205,7 @@ impl Scheduler {
         if !self.options.headers_only && self.flow.may_fetch() && !self.is_over {
             self.fill(now, chain);
             self.deliver(now, chain);
-            self.admit_waiting(now);
+            self.admit_waiting(now, chain);
             self.free_one(now);
             self.assign(now);
             if is_late_known {

@@ -76,7 +76,7 @@ impl Scheduler {
             && let Some(common) = (chain.fork_point(old_tip.hash))
                 .or_else(|| chain.best_at(kept).map(|hash| BlockId { height: kept, hash }))
         {
-            self.outputs.push_back(Output::Event(Event::Reorg { old_tip, common }));
+            self.outputs.push_back(Output::Event(Event::reorg(old_tip, common, chain)));
         }
         for peer in self.peers.values_mut() {
             if let Has::Shown { tip, reach } = &mut peer.has {
@@ -88,7 +88,7 @@ impl Scheduler {
     }
 
     /// Makes the window agree with the best chain, and finds out whether the sink has to go back.
-    fn realign(&mut self, now: Instant, keep: u64, chain: &dyn Chain) {
+    pub(super) fn realign(&mut self, now: Instant, keep: u64, chain: &dyn Chain) {
         let point = match self.sent {
             None => None,
             Some(sent) => match chain.fork_point(sent.hash) {
@@ -203,7 +203,7 @@ impl Scheduler {
                 Order::AsReceived => self.ready.pop_first().and_then(|height| self.window.take(height)),
             };
             let Some(block) = next else { break };
-            self.roll_back_for(block.id.height);
+            self.roll_back_for(block.id.height, chain);
             match self.options.order {
                 Order::Chain => self.sent = Some(block.id),
                 Order::AsReceived => self.sent = self.window.skip_sent().or(self.sent),
@@ -216,10 +216,10 @@ impl Scheduler {
 
     /// Sends the sink back before it gets a block of another branch. Not before such a block is there: a branch of which nobody
     /// has blocks must not undo anything.
-    pub(super) fn roll_back_for(&mut self, height: u64) {
+    pub(super) fn roll_back_for(&mut self, height: u64, chain: &dyn Chain) {
         let Some(common) = self.rollback.take_if(|common| common.height < height) else { return };
         if let Some(old_tip) = self.sent {
-            self.outputs.push_back(Output::Event(Event::Reorg { old_tip, common }));
+            self.outputs.push_back(Output::Event(Event::reorg(old_tip, common, chain)));
             self.sent = Some(if common.height < old_tip.height { common } else { old_tip });
         }
         self.unapplied.push(0);

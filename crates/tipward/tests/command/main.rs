@@ -1,6 +1,7 @@
 //! The command as its users meet it: output, exit codes, restarts and kills.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod archive;
 mod crash;
 mod errors;
 mod output;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tipward_chain::sync::peer::wire::bitcoin::Network;
+use tipward_chain::sync::peer::wire::bitcoin::{Block, Network};
 use tipward_simnet::{Behaviour, ChainSpec};
 use tipward_tests::{archived_blocks, testdata};
 
@@ -106,6 +106,50 @@ fn json_is_all_there_is_on_stdout() {
         assert_eq!((&line["size"], &line["on_best_chain"]), (&block.raw.len().into(), &true.into()));
         assert_eq!(run(&["block", name, "--data-dir", utf8(dir.path()), "--raw"]).stdout, block.raw);
     }
+    // The headers.
+    let listed = |arguments: &[&str]| {
+        let output = run(&[&["headers", "--data-dir", utf8(dir.path())], arguments].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        stdout(&output)
+    };
+    let lines = listed(&["--json", "--from", "77", "--count", "2"]);
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((lines.len(), &lines[0]["height"], &lines[1]["height"]), (2, &77.into(), &78.into()));
+    assert_eq!(lines[0]["hash"], block.hash.to_string());
+    assert_eq!(lines[0]["previous"], chain.blocks()[76].hash.to_string());
+    assert_eq!(
+        (&lines[0]["nonce"], &lines[0]["time"]),
+        (&block.header.nonce.into(), &block.header.time.into())
+    );
+    let last = listed(&[]);
+    assert_eq!(last.lines().count(), 10);
+    assert!(last.lines().last().unwrap().contains(&format!("300  {}", chain.tip().hash)), "{last}");
+    let line: Value = serde_json::from_str(&listed(&["--verify", "--json"])).unwrap();
+    assert_eq!(
+        (&line["height"], &line["headers"], &line["side_headers"]),
+        (&300.into(), &301.into(), &0.into())
+    );
+    let text = listed(&["--verify"]);
+    assert!(text.contains("headers  301, of which 0 are on 0 side branches\nall are valid"), "{text}");
+    // A proof of a transaction, by its block's height and hash.
+    let transaction = Block::new(block.raw.clone()).unwrap().transaction(0).unwrap().txid();
+    let text = transaction.to_string();
+    for name in ["77", &block.hash.to_string()] {
+        let prove = |more: &[&str]| {
+            let arguments = ["proof", &text, "--block", name, "--data-dir", utf8(dir.path())];
+            stdout(&run(&[&arguments[..], more].concat()))
+        };
+        let line: serde_json::Value = serde_json::from_str(&prove(&["--json"])).unwrap();
+        assert_eq!((&line["height"], &line["confirmations"]), (&77.into(), &224.into()));
+        assert_eq!(line["transactions"], serde_json::json!([{"txid": text, "position": 0}]));
+        let proof = prove(&["--raw"]);
+        assert_eq!(line["proof"], proof.trim());
+        let header: String = block.header.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(proof.starts_with(&header), "{proof}");
+        assert!(prove(&[]).contains(&format!("{text}, number 0 of ")), "{}", prove(&[]));
+    }
+    let output = run(&["proof", &text, "--block", "78", "--data-dir", utf8(dir.path())]);
+    assert_eq!(stderr(&output), format!("error: transaction {text} is not in the block\n"));
     // A segment is a block file.
     let segment = dir.path().join("blocks/blk00000.blk");
     let text = stdout(&run(&["inspect", utf8(&segment)]));
