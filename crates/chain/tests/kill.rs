@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -131,7 +131,7 @@ fn work(dir: &Path) {
             archive.append(&step.append).unwrap();
         }
         // Fails when nobody listens any more.
-        writeln!(std::io::stdout(), "done {number}").unwrap();
+        println!("done {number}");
     }
 }
 

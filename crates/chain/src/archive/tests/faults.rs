@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::super::disk::Disk;
-use super::{chain::*, *};
+use super::{super::index::Snapshot, chain::*, *};
 use disk::{Fault, FaultyDisk, Left};
 
 mod disk;
@@ -104,8 +104,8 @@ impl Story {
             assert_eq!(checked.problem, None, "{checked}");
         }
         // Nothing but what is pointed to.
-        let first = archive.ask(|index| index.first()).unwrap();
-        let segments = (first..=archive.segments.end().0).map(|number| segments::segment_name(number));
+        let first = archive.ask(Snapshot::first).unwrap();
+        let segments = (first..=archive.segments.end().0).map(segments::segment_name);
         let expected: Vec<_> =
             segments.chain(["index.redb".to_owned()]).map(|name| Path::new(DIR).join(name)).collect();
         assert_eq!(disk.files(), expected);
