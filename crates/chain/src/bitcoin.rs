@@ -38,7 +38,7 @@ impl Coin for &'static Network {
     }
 
     fn rules(&self) -> Box<dyn HeaderRules> {
-        Box::new(Rules { network: self })
+        Box::new(Rules::new(self))
     }
 
     fn parse_header(&self, raw: &[u8]) -> Result<Header, HeaderError> {

@@ -6,7 +6,7 @@ use tipward_sync::{
 };
 
 /// A header's time must be later than the median of so many before it (Bitcoin Core, `nMedianTimeSpan`).
-const MEDIAN_SPAN: u64 = 11;
+pub(crate) const MEDIAN_SPAN: u64 = 11;
 
 /// What a header says that matters to the headers after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +57,12 @@ pub trait Branch {
         for (time, height) in times.iter_mut().zip((0..=height).rev()) {
             *time = self.at(height)?.time;
         }
-        times.sort_unstable();
-        Some(times[times.len() / 2])
+        Some(median(times))
     }
+}
+
+/// The middle one, the later of two.
+pub(crate) fn median(times: &mut [u32]) -> u32 {
+    times.sort_unstable();
+    times[times.len() / 2]
 }

@@ -59,11 +59,40 @@ pub trait HeaderRules: Send + Sync + fmt::Debug {
     /// The rule that it breaks.
     fn read(&self, header: &Header) -> Result<HeaderFacts, HeaderError>;
 
-    /// What a header says, once it was checked as the next one of a branch. It may be valid `now` that was not before.
+    /// What headers say, up to the first that breaks a rule, and which one that breaks. As [`read`](Self::read), for many at a
+    /// time: what they have in common needs to be worked out only once.
+    fn read_all(&self, headers: &[Header]) -> (Vec<HeaderFacts>, Result<(), HeaderError>) {
+        let mut all = Vec::with_capacity(headers.len());
+        for header in headers {
+            match self.read(header) {
+                Ok(facts) => all.push(facts),
+                Err(error) => return (all, Err(error)),
+            }
+        }
+        (all, Ok(()))
+    }
+
+    /// Checks a header that says this as the next one of a branch. It may be valid `now` that was not before.
     ///
     /// # Errors
     /// The rule that it breaks.
-    fn check(&self, header: &Header, branch: &dyn Branch, now: UnixTime) -> Result<HeaderFacts, HeaderError>;
+    fn follow(
+        &self,
+        header: &Header,
+        facts: HeaderFacts,
+        branch: &dyn Branch,
+        now: UnixTime,
+    ) -> Result<(), HeaderError>;
+
+    /// What a header says, once all was checked: [`read`](Self::read), then [`follow`](Self::follow).
+    ///
+    /// # Errors
+    /// The rule that it breaks.
+    fn check(&self, header: &Header, branch: &dyn Branch, now: UnixTime) -> Result<HeaderFacts, HeaderError> {
+        let facts = self.read(header)?;
+        self.follow(header, facts, branch, now)?;
+        Ok(facts)
+    }
 
     /// From what height on headers are needed to check any that follows the one at `height`.
     fn past(&self, height: u64) -> u64;

@@ -5,9 +5,17 @@
 //! branch made in secret is sparse there, however long it has grown since. One that is at the tip ignores such a branch
 //! (`maxvalid-mc`), and its `k`-th block from the tip is irreversible.
 
-use std::collections::BTreeMap;
-
 use tipward_sync::{BlockId, Update, peer::wire::BlockHash};
+
+use crate::{Candidate, OfferError, Offered, Rejection, Rule, tree::links::Linked};
+use blocks::Blocks;
+
+mod blocks;
+mod chain;
+mod rules;
+
+pub use chain::SlotChain;
+pub use rules::{LedgerError, PastSink, SlotBlock, SlotCheckpoint, SlotError, SlotRules};
 
 /// The parameters of the rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,8 +26,12 @@ pub struct DensityOptions {
     pub window: u64,
     /// Whether the slot at the end of the window counts.
     pub bound: SlotBound,
-    /// How many branches beside the best chain are kept.
+    /// How many branches beside the best chain are kept, one at least. Of more, the ones go first that have not grown for the
+    /// longest time: who sends junk has to go on with it.
     pub max_forks: usize,
+    /// How many blocks beside the best chain are kept; likewise, but for the branch that has grown last. Each takes about 75
+    /// bytes.
+    pub max_side_blocks: usize,
 }
 
 /// Where the window ends.
@@ -40,66 +52,6 @@ pub enum DensityMode {
     Online,
 }
 
-/// A block as this rule looks at it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SlotBlock {
-    /// The block's id.
-    pub hash: BlockHash,
-    /// The block that it builds on.
-    pub parent: BlockHash,
-    /// Its slot.
-    pub slot: u64,
-}
-
-/// What came of a block.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Offered {
-    /// How the best chain changed, if it did.
-    pub update: Option<Update>,
-    /// Blocks that are forgotten because they don't descend from the last irreversible block, ascending.
-    pub pruned: Vec<BlockHash>,
-}
-
-/// Why a block is not taken. The tree is as it was.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum OfferError {
-    /// It may be offered again after its parent.
-    #[error("parent {parent} of block {hash} is not known")]
-    ParentNotFound {
-        /// The block.
-        hash: BlockHash,
-        /// What it builds on.
-        parent: BlockHash,
-    },
-    /// It builds on a block below the last irreversible one.
-    #[error("block {hash} forks off below the irreversible block {irreversible}")]
-    ImmutableFork {
-        /// The block.
-        hash: BlockHash,
-        /// The last irreversible block.
-        irreversible: BlockId,
-    },
-    /// Slots must increase along a chain.
-    #[error("block {hash} is in slot {slot}, its parent in {parent}")]
-    Slot {
-        /// The block.
-        hash: BlockHash,
-        /// Its slot.
-        slot: u64,
-        /// Its parent's.
-        parent: u64,
-    },
-    /// It would be one branch more than are kept.
-    #[error("block {hash} begins a branch, and there are {max} already")]
-    TooManyForks {
-        /// The block.
-        hash: BlockHash,
-        /// [`DensityOptions::max_forks`].
-        max: usize,
-    },
-}
-
 /// Two chains down to the last block that both have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommonPrefix {
@@ -110,63 +62,49 @@ pub struct CommonPrefix {
 }
 
 /// Blocks of all branches, and which of them is best.
+///
+/// A block costs O(log n) for each branch, and what it makes best or forgotten; never the length of the chain.
 #[derive(Debug)]
 pub struct DensityTree {
     options: DensityOptions,
     mode: DensityMode,
-    nodes: BTreeMap<BlockHash, Node>,
-    /// By height.
-    best: Vec<BlockHash>,
-    /// The other branches, in the order in which they came to be.
+    /// The height of the first block.
+    base: u64,
+    blocks: Blocks,
+    /// The other branches, those that have grown last at the end.
     forks: Vec<Fork>,
-    /// The height of the last irreversible block.
-    irreversible: usize,
+    /// The depth of the last irreversible block.
+    irreversible: u32,
 }
 
 /// A branch beside the best chain.
 #[derive(Debug, Clone, Copy)]
 struct Fork {
-    tip: BlockHash,
-    /// The height of the last block that it shares with the best chain.
-    common: usize,
-    /// How many blocks it has above that.
-    length: usize,
-    /// How many of them are in the window.
-    dense: usize,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Node {
-    parent: BlockHash,
-    slot: u64,
-    height: usize,
+    tip: u32,
+    /// The depth of the last block that it shares with the best chain.
+    common: u32,
+    /// How many of its blocks above that are in the window.
+    dense: u32,
 }
 
 impl DensityTree {
     /// A tree of genesis alone, of a program that is not at the tip yet.
     #[must_use]
     pub fn new(genesis: BlockHash, slot: u64, options: DensityOptions) -> Self {
-        let node = Node { parent: BlockHash::ZERO, slot, height: 0 };
+        Self::above(BlockId { height: 0, hash: genesis }, slot, options)
+    }
+
+    /// A tree that starts at a trusted block. Nothing forks off below it.
+    #[must_use]
+    pub fn above(root: BlockId, slot: u64, options: DensityOptions) -> Self {
         Self {
             options,
             mode: DensityMode::Bootstrapping,
-            nodes: BTreeMap::from([(genesis, node)]),
-            best: vec![genesis],
+            base: root.height,
+            blocks: Blocks::new(root.hash, slot),
             forks: Vec::new(),
             irreversible: 0,
         }
-    }
-
-    /// The last block of the best chain.
-    #[must_use]
-    pub fn tip(&self) -> BlockId {
-        self.best_id(self.best.len() - 1)
-    }
-
-    /// The last block that no reorg undoes.
-    #[must_use]
-    pub fn irreversible(&self) -> BlockId {
-        self.best_id(self.irreversible)
     }
 
     /// Whether the program is near the tip, as it was told.
@@ -175,27 +113,27 @@ impl DensityTree {
         self.mode
     }
 
-    /// The last blocks of the other branches, in the order in which they came to be.
+    /// How many blocks there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Never: the first block is always there.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// The last blocks of the other branches, those that have grown last at the end.
     pub fn forks(&self) -> impl Iterator<Item = BlockHash> {
-        self.forks.iter().map(|fork| fork.tip)
-    }
-
-    /// The block at a height of the best chain.
-    #[must_use]
-    pub fn best_at(&self, height: u64) -> Option<BlockHash> {
-        self.best.get(usize::try_from(height).ok()?).copied()
-    }
-
-    /// Where a block is, if it is in the tree.
-    #[must_use]
-    pub fn get(&self, hash: BlockHash) -> Option<BlockId> {
-        self.nodes.get(&hash).map(|node| BlockId { height: node.height as u64, hash })
+        self.forks.iter().map(|fork| self.blocks.hash(fork.tip))
     }
 
     /// The slot of a block.
     #[must_use]
     pub fn slot(&self, hash: BlockHash) -> Option<u64> {
-        self.nodes.get(&hash).map(|node| node.slot)
+        self.blocks.find(hash).map(|at| self.blocks.node(at).slot)
     }
 
     /// Follows the chain from now on, or falls behind again. What is irreversible stays so. Returns what is forgotten.
@@ -204,43 +142,152 @@ impl DensityTree {
         self.settle()
     }
 
-    /// Takes a block that is valid by itself. One that is known changes nothing. Slots and links are checked; whatever else a
-    /// ledger demands is to be checked before.
-    ///
-    /// # Errors
-    /// See [`OfferError`].
-    pub fn offer(&mut self, block: SlotBlock) -> Result<Offered, OfferError> {
-        let SlotBlock { hash, parent, slot } = block;
-        if self.nodes.contains_key(&hash) {
+    /// Two chains from their last common block on; `None` if one of them is not in the tree.
+    #[must_use]
+    pub fn common_prefix(&self, one: BlockHash, other: BlockHash) -> Option<CommonPrefix> {
+        let (one, other) = (self.blocks.find(one)?, self.blocks.find(other)?);
+        let common = self.blocks.common(one, other);
+        let path = |to| [common].into_iter().chain(self.blocks.path(common, to));
+        let hashes = |to| path(to).map(|at| self.blocks.hash(at)).collect();
+        Some(CommonPrefix { one: hashes(one), other: hashes(other) })
+    }
+
+    /// Whether a block that is not there has a place on top of another one, that is or would be in the tree.
+    fn admits(&self, parent: BlockId, before: u64, hash: BlockHash, slot: u64) -> Result<(), OfferError> {
+        let irreversible = self.irreversible();
+        if parent.height < irreversible.height {
+            return Err(OfferError::ImmutableFork { hash, irreversible });
+        }
+        if slot <= before {
+            return Err(OfferError::Slot { hash, slot, parent: before });
+        }
+        Ok(())
+    }
+
+    /// Compares the best chain with all branches, one after the other, each with the best so far.
+    fn choose(&mut self) -> Option<Update> {
+        let mut keep = self.blocks.best.len();
+        let mut undone = Vec::new();
+        for at in 0..self.forks.len() {
+            let Some(fork) = self.forks.get(at).copied().filter(|fork| self.is_better(fork)) else {
+                continue;
+            };
+            let old_tip = self.blocks.tip();
+            let kept = fork.common as usize + 1;
+            let branch = self.blocks.path(self.blocks.best[kept - 1], fork.tip);
+            if kept < keep {
+                undone.splice(..0, self.blocks.best[kept..keep].iter().copied());
+                keep = kept;
+            }
+            self.blocks.best.truncate(kept);
+            self.blocks.best.extend(&branch);
+            // What was best is a branch now, and all branches may part elsewhere.
+            self.forks[at].tip = old_tip;
+            for at in 0..self.forks.len() {
+                self.forks[at] = self.fork(self.forks[at].tip);
+            }
+        }
+        // When a block was rejected, a branch may have won that goes on from the one before it.
+        let blocks = &self.blocks;
+        self.forks.retain(|fork| !blocks.is_best(fork.tip) && blocks.node(fork.tip).children == 0);
+        // One branch may have won, and then one that is closer to what was best before.
+        keep += self.blocks.best[keep..].iter().zip(&undone).take_while(|(new, old)| new == old).count();
+        (keep < self.blocks.best.len()).then(|| self.update(keep))
+    }
+
+    fn update(&self, keep: usize) -> Update {
+        let append = self.blocks.best[keep..].iter().map(|&at| self.blocks.hash(at)).collect();
+        Update { keep: self.base + keep as u64, append }
+    }
+
+    /// What there is to know of a branch.
+    fn fork(&self, tip: u32) -> Fork {
+        let common = self.blocks.depth(self.blocks.on_best_chain(tip));
+        // The last block in the window: slots increase along a chain.
+        let mut last = tip;
+        while self.blocks.depth(last) > common && !self.is_dense(last, common) {
+            let links = self.blocks.links(last);
+            last = if self.is_dense(links.skip, common) { links.parent } else { links.skip };
+        }
+        Fork { tip, common, dense: self.blocks.depth(last).saturating_sub(common) }
+    }
+
+    /// Whether a branch is better than the best chain.
+    fn is_better(&self, fork: &Fork) -> bool {
+        let best = &self.blocks.best[fork.common as usize + 1..];
+        if best.len() as u64 <= self.options.security {
+            return (self.blocks.depth(fork.tip) - fork.common) as usize > best.len();
+        }
+        let dense = || best.partition_point(|&at| self.is_dense(at, fork.common));
+        self.mode == DensityMode::Bootstrapping && fork.dense as usize > dense()
+    }
+
+    /// Whether a block is in the window after the block of the best chain at depth `common`, or before it.
+    fn is_dense(&self, at: u32, common: u32) -> bool {
+        let slot = |at| self.blocks.node(at).slot;
+        let end = slot(self.blocks.best[common as usize]).saturating_add(self.options.window);
+        match self.options.bound {
+            SlotBound::Exclusive => slot(at) < end,
+            SlotBound::Inclusive => slot(at) <= end,
+        }
+    }
+
+    /// Moves the last irreversible block up, and forgets what does not descend from it, and what is too much.
+    fn settle(&mut self) -> Vec<BlockHash> {
+        let mut gone = Vec::new();
+        let depth = u32::try_from(self.options.security).unwrap_or(u32::MAX);
+        let settled = self.blocks.depth(self.blocks.tip()).saturating_sub(depth);
+        if self.mode == DensityMode::Online && settled > self.irreversible {
+            self.irreversible = settled;
+            let lost = self.forks.extract_if(.., |fork| fork.common < settled);
+            lost.for_each(|fork| self.blocks.remove(fork.tip, None, &mut gone));
+        }
+        let is_too_much = |forks: &[Fork], blocks: &Blocks| {
+            let side = blocks.len() - blocks.best.len();
+            forks.len() > 1 && (forks.len() > self.options.max_forks || side > self.options.max_side_blocks)
+        };
+        while is_too_much(&self.forks, &self.blocks) {
+            let fork = self.forks.remove(0);
+            self.blocks.remove(fork.tip, None, &mut gone);
+        }
+        ascending(gone)
+    }
+
+    fn id(&self, at: u32) -> BlockId {
+        BlockId { height: self.base + u64::from(self.blocks.depth(at)), hash: self.blocks.hash(at) }
+    }
+}
+
+/// Parents before children.
+fn ascending(mut blocks: Vec<(u32, BlockHash)>) -> Vec<BlockHash> {
+    blocks.sort_unstable();
+    blocks.into_iter().map(|(_, hash)| hash).collect()
+}
+
+impl Rule for DensityTree {
+    /// The slot. Slots and links are checked; whatever else a ledger demands is to be checked before.
+    type Facts = u64;
+
+    fn offer(&mut self, block: Candidate<u64>) -> Result<Offered, OfferError> {
+        let Candidate { hash, parent: parent_hash, facts: slot } = block;
+        if self.blocks.find(hash).is_some() {
             return Ok(Offered::default());
         }
-        let Some(&before) = self.nodes.get(&parent) else {
-            return Err(OfferError::ParentNotFound { hash, parent });
+        let Some(parent) = self.blocks.find(parent_hash) else {
+            return Err(OfferError::ParentNotFound { hash, parent: parent_hash });
         };
-        if before.height < self.irreversible {
-            return Err(OfferError::ImmutableFork { hash, irreversible: self.irreversible() });
-        }
-        if slot <= before.slot {
-            return Err(OfferError::Slot { hash, slot, parent: before.slot });
-        }
-        let extends = parent == self.tip().hash;
-        let grown = self.forks.iter().position(|fork| fork.tip == parent);
-        if !extends && grown.is_none() && self.forks.len() >= self.options.max_forks {
-            return Err(OfferError::TooManyForks { hash, max: self.options.max_forks });
-        }
-        self.nodes.insert(hash, Node { parent, slot, height: before.height + 1 });
-        let update = if extends {
-            self.best.push(hash);
-            Some(Update { keep: self.best.len() as u64 - 1, append: vec![hash] })
+        self.admits(self.id(parent), self.blocks.node(parent).slot, hash, slot)?;
+        let at = self.blocks.add(hash, slot, parent);
+        let update = if parent == self.blocks.tip() {
+            self.blocks.best.push(at);
+            Some(self.update(self.blocks.best.len() - 1))
         } else {
+            let grown = self.forks.iter().position(|fork| fork.tip == parent);
             let fork = match grown.map(|at| self.forks.remove(at)) {
-                Some(fork) => Fork {
-                    tip: hash,
-                    length: fork.length + 1,
-                    dense: fork.dense + usize::from(self.is_dense(hash, fork.common)),
-                    ..fork
-                },
-                None => self.fork(hash),
+                Some(Fork { common, dense, .. }) => {
+                    Fork { tip: at, common, dense: dense + u32::from(self.is_dense(at, common)) }
+                }
+                None => self.fork(at),
             };
             self.forks.push(fork);
             self.choose()
@@ -248,117 +295,74 @@ impl DensityTree {
         Ok(Offered { update, pruned: self.settle() })
     }
 
-    /// Two chains from their last common block on; `None` if one of them is not in the tree.
-    #[must_use]
-    pub fn common_prefix(&self, one: BlockHash, other: BlockHash) -> Option<CommonPrefix> {
-        let (mut low, mut high) = (*self.nodes.get(&one)?, *self.nodes.get(&other)?);
-        let (mut ones, mut others) = (vec![one], vec![other]);
-        let step = |node: &mut Node, path: &mut Vec<BlockHash>| {
-            path.push(node.parent);
-            *node = *self.nodes.get(&node.parent)?;
-            Some(())
-        };
-        while ones.last() != others.last() {
-            if low.height >= high.height {
-                step(&mut low, &mut ones)?;
-            } else {
-                step(&mut high, &mut others)?;
-            }
+    /// What is left of the best chain is compared with the branches, one after the other.
+    fn reject(&mut self, hash: BlockHash) -> Option<Rejection> {
+        let rejected = self.blocks.find(hash)?;
+        let depth = self.blocks.depth(rejected);
+        let is_best = self.blocks.is_best(rejected);
+        if depth <= self.irreversible {
+            return None;
         }
-        ones.reverse();
-        others.reverse();
-        Some(CommonPrefix { one: ones, other: others })
-    }
-
-    /// Compares the best chain with all branches, one after the other, each with the best so far.
-    fn choose(&mut self) -> Option<Update> {
-        let mut keep = None;
-        for at in 0..self.forks.len() {
-            let Some(fork) = self.forks.get(at).copied().filter(|fork| self.is_better(fork)) else {
-                continue;
-            };
-            let (old_tip, branch) = (self.tip().hash, self.branch(fork.tip));
-            let kept = fork.common + 1;
-            self.best.truncate(kept);
-            self.best.extend(&branch);
-            // What was best is a branch now, and all branches may part elsewhere.
-            self.forks = (self.forks.iter().enumerate())
-                .map(|(other, fork)| self.fork(if other == at { old_tip } else { fork.tip }))
-                .collect();
-            keep = Some(keep.map_or(kept, |before: usize| before.min(kept)));
+        let (blocks, tip) = (&self.blocks, self.blocks.tip());
+        let falls = |tip: u32| blocks.depth(tip) >= depth && blocks.back_to(tip, depth) == rejected;
+        let mut tips: Vec<u32> = is_best.then_some(tip).into_iter().collect();
+        let place = self.forks.iter().position(|fork| falls(fork.tip));
+        tips.extend(self.forks.extract_if(.., |fork| falls(fork.tip)).map(|fork| fork.tip));
+        let parent = self.blocks.links(rejected).parent;
+        if is_best {
+            self.blocks.best.truncate(depth as usize);
         }
-        let keep = keep?;
-        Some(Update { keep: keep as u64, append: self.best[keep..].to_vec() })
-    }
-
-    /// What there is to know of a branch.
-    fn fork(&self, tip: BlockHash) -> Fork {
-        let branch = self.branch(tip);
-        let height = self.nodes.get(&tip).map_or(0, |node| node.height);
-        let common = height - branch.len();
-        let dense = branch.partition_point(|&hash| self.is_dense(hash, common));
-        Fork { tip, common, length: branch.len(), dense }
-    }
-
-    /// The blocks of a branch that are not on the best chain, ascending.
-    fn branch(&self, tip: BlockHash) -> Vec<BlockHash> {
-        let mut branch = Vec::new();
-        let mut hash = tip;
-        while let Some(node) = self.nodes.get(&hash).filter(|node| self.best.get(node.height) != Some(&hash))
+        let mut gone = Vec::new();
+        tips.into_iter().for_each(|tip| self.blocks.remove(tip, Some(rejected), &mut gone));
+        if let Some(place) = place.filter(|_| self.blocks.node(parent).children == 0)
+            && !self.blocks.is_best(parent)
         {
-            branch.push(hash);
-            hash = node.parent;
+            self.forks.insert(place, self.fork(parent));
         }
-        branch.reverse();
-        branch
+        let update = is_best.then(|| self.choose().unwrap_or_else(|| self.update(depth as usize)));
+        Some(Rejection { update, gone: ascending(gone) })
     }
 
-    /// Whether a branch is better than the best chain.
-    fn is_better(&self, fork: &Fork) -> bool {
-        let best = &self.best[fork.common + 1..];
-        if best.len() as u64 <= self.options.security {
-            return fork.length > best.len();
-        }
-        // Slots increase along a chain.
-        let dense = || best.partition_point(|&hash| self.is_dense(hash, fork.common));
-        self.mode == DensityMode::Bootstrapping && fork.dense > dense()
+    fn tip(&self) -> BlockId {
+        self.id(self.blocks.tip())
     }
 
-    /// Whether a block is in the window after the block of the best chain at height `common`.
-    fn is_dense(&self, hash: BlockHash, common: usize) -> bool {
-        let slot = |hash: &BlockHash| self.nodes.get(hash).map_or(u64::MAX, |node| node.slot);
-        let end = slot(&self.best[common]).saturating_add(self.options.window);
-        match self.options.bound {
-            SlotBound::Exclusive => slot(&hash) < end,
-            SlotBound::Inclusive => slot(&hash) <= end,
-        }
+    fn irreversible(&self) -> BlockId {
+        self.id(self.blocks.best[self.irreversible as usize])
     }
 
-    /// Moves the last irreversible block up, and forgets what does not descend from it.
-    fn settle(&mut self) -> Vec<BlockHash> {
-        let depth = usize::try_from(self.options.security).unwrap_or(usize::MAX);
-        let settled = (self.best.len() - 1).saturating_sub(depth);
-        if self.mode == DensityMode::Bootstrapping || settled <= self.irreversible {
-            return Vec::new();
-        }
-        self.irreversible = settled;
-        let (lost, kept): (Vec<Fork>, Vec<Fork>) = self.forks.iter().partition(|fork| fork.common < settled);
-        self.forks = kept;
-        let mut pruned = Vec::new();
-        for fork in lost {
-            // A part of it may belong to another branch that goes with it, and be gone already.
-            for hash in self.branch(fork.tip) {
-                pruned.extend(self.nodes.remove(&hash).map(|node| (node.height, hash)));
-            }
-        }
-        pruned.sort_unstable();
-        pruned.into_iter().map(|(_, hash)| hash).collect()
+    fn best_at(&self, height: u64) -> Option<BlockHash> {
+        let depth = usize::try_from(height.checked_sub(self.base)?).ok()?;
+        self.blocks.best.get(depth).map(|&at| self.blocks.hash(at))
     }
 
-    fn best_id(&self, height: usize) -> BlockId {
-        BlockId { height: height as u64, hash: self.best[height] }
+    fn get(&self, hash: BlockHash) -> Option<BlockId> {
+        self.blocks.find(hash).map(|at| self.id(at))
+    }
+
+    fn ancestor(&self, hash: BlockHash, height: u64) -> Option<BlockId> {
+        let at = self.blocks.find(hash)?;
+        let depth = u32::try_from(height.checked_sub(self.base)?).ok()?;
+        (depth <= self.blocks.depth(at)).then(|| self.id(self.blocks.back_to(at, depth)))
+    }
+
+    fn common_ancestor(&self, one: BlockHash, other: BlockHash) -> Option<BlockId> {
+        Some(self.id(self.blocks.common(self.blocks.find(one)?, self.blocks.find(other)?)))
+    }
+
+    fn fork_point(&self, hash: BlockHash) -> Option<BlockId> {
+        Some(self.id(self.blocks.on_best_chain(self.blocks.find(hash)?)))
+    }
+
+    fn locator(&self, from: BlockHash) -> Vec<BlockHash> {
+        self.blocks.locator_from(self.blocks.find(from).unwrap_or(self.blocks.best[0]))
+    }
+
+    fn tips(&self) -> Vec<BlockId> {
+        let forks = self.forks.iter().map(|fork| fork.tip);
+        [self.blocks.tip()].into_iter().chain(forks).map(|at| self.id(at)).collect()
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -106,6 +106,14 @@ pub enum HeaderError {
         /// The height of the checkpoint.
         checkpoint: u64,
     },
+    /// Its block was given up, or one that it builds on: it breaks a rule that headers do not show.
+    #[error("header {hash} is of a branch that was rejected: {reason}")]
+    Rejected {
+        /// The block.
+        hash: BlockHash,
+        /// The rule.
+        reason: String,
+    },
     /// What it has to be checked against lies before the first header of the tree.
     #[error("checking a header takes the one at height {height}, which lies before the first that is known")]
     NoPast {

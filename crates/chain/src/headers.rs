@@ -1,9 +1,9 @@
 //! The header chain: tree, rules and store together, as the scheduler wants it.
 
-use std::{path::Path, sync::Arc, time::UNIX_EPOCH};
+use std::{collections::HashSet, error::Error, path::Path, sync::Arc, time::UNIX_EPOCH};
 
 use tipward_sync::{
-    Accepted, Block, BlockHead, BlockId, Chain, RefusedHeaders,
+    Accepted, Block, BlockHead, BlockId, Chain, RefusedHeaders, Update,
     peer::{
         UnixTime,
         wire::{BlockHash, Header},
@@ -11,6 +11,10 @@ use tipward_sync::{
 };
 
 use crate::{BlockTree, Checkpoint, Coin, HeaderError, HeaderRules, HeaderStore, StoreError};
+pub(crate) use rejected::MAX_REJECTED;
+use rejected::Rejected;
+
+mod rejected;
 
 /// How many headers beside the best chain are kept; real chains have a handful. When there are more, three quarters of so
 /// many stay, of the branches with the most work: one that was best a moment ago, to which a sink may still have to go back, is
@@ -48,8 +52,9 @@ pub struct HeaderChain {
     genesis: Block,
     /// Genesis, or the checkpoint. Nothing forks off below it.
     start: BlockId,
-    /// How many headers of the tree are not from the store: genesis, or a checkpoint's.
-    given: usize,
+    /// The first headers of the tree, which are not in the store: genesis, or a checkpoint's.
+    given: Vec<Header>,
+    rejected: Rejected,
     max_height: Option<u64>,
     max_side_headers: usize,
     clock: fn() -> UnixTime,
@@ -74,17 +79,27 @@ impl HeaderChain {
         let HeaderOptions { max_height, start, clock } = options;
         let rules = coin.rules();
         let genesis = coin.genesis_header();
-        let mut tree = match start {
+        let mut tree = match &start {
             Some(start) => start.tree(&*rules)?,
             None => {
                 let facts = rules.read(&genesis);
                 BlockTree::new(&genesis, facts.map_err(|error| StoreError::damaged(path, error.to_string()))?)
             }
         };
-        let (start, given) = (tree.tip(), tree.len());
-        let store = HeaderStore::open(path, coin, start.hash)?;
+        let given = start.map_or_else(|| vec![genesis], |start| start.headers);
+        let start = tree.tip();
+        let mut store = HeaderStore::open(path, coin, start.hash)?;
+        let rejected = Rejected::new(store.rejected()?);
+        // Those of rejected branches that a crash has left.
+        let (mut gone, mut stays) = (HashSet::new(), Vec::new());
         store.load(|raw| {
             let header = coin.parse_header(raw).map_err(|error| error.to_string())?;
+            let is_gone = rejected.check(&header).is_err() || gone.contains(&header.parent);
+            stays.push(!is_gone);
+            if is_gone {
+                gone.insert(header.hash);
+                return Ok(());
+            }
             let branch = tree.branch(header.parent);
             let branch = branch.ok_or_else(|| format!("its parent {} is not there", header.parent))?;
             // It was there in time once, whatever the clock says now.
@@ -92,6 +107,9 @@ impl HeaderChain {
             tree.insert(&header, facts);
             Ok(())
         })?;
+        if !gone.is_empty() {
+            store.retain(&stays)?;
+        }
         let genesis = coin.genesis_block();
         let max_side_headers = MAX_SIDE_HEADERS;
         let has_warned = false;
@@ -102,6 +120,7 @@ impl HeaderChain {
             genesis,
             start,
             given,
+            rejected,
             max_height,
             max_side_headers,
             clock,
@@ -121,24 +140,37 @@ impl HeaderChain {
         self.start
     }
 
+    /// A header of the tree, with its bytes.
+    ///
+    /// # Errors
+    /// The store can't be read, or has it not.
+    pub fn header(&self, hash: BlockHash) -> Result<Option<Header>, StoreError> {
+        let Some(at) = self.tree.position(hash) else { return Ok(None) };
+        let Some(number) = at.checked_sub(self.given.len()) else { return Ok(self.given.get(at).cloned()) };
+        let damaged = |problem: String| StoreError::damaged(self.store.path(), problem);
+        let raw = self.store.get(number as u64)?;
+        let raw = raw.ok_or_else(|| damaged(format!("header {number} is not there")))?;
+        let head =
+            self.rules.read_head(&raw).map_err(|error| damaged(format!("header {number}: {error}")))?;
+        if head.header.hash != hash {
+            return Err(damaged(format!("header {number} is {}, not {hash}", head.header.hash)));
+        }
+        Ok(Some(head.header))
+    }
+
     /// Checks new headers and adds them to the tree, up to the first whose time has not come. Returns how many.
     fn add(&mut self, headers: &[Header]) -> Result<usize, HeaderError> {
-        let now = (self.clock)();
-        for (count, header) in headers.iter().enumerate() {
-            let branch = self.tree.branch(header.parent).expect("the parent was found or added before");
-            match self.rules.check(header, &branch, now) {
-                Ok(facts) => drop(self.tree.add(header, facts)),
-                // Nothing is wrong with it but the time. The clock may be ours that is wrong.
-                Err(error @ HeaderError::TimeTooNew { .. }) => {
-                    if !std::mem::replace(&mut self.has_warned, true) {
-                        tracing::warn!(%error, "passed over for now, as will be others");
-                    }
-                    return Ok(count);
+        match self.tree.add_all(headers, &*self.rules, (self.clock)()) {
+            Ok(()) => Ok(headers.len()),
+            // Nothing is wrong with it but the time. The clock may be ours that is wrong.
+            Err((count, error @ HeaderError::TimeTooNew { .. })) => {
+                if !std::mem::replace(&mut self.has_warned, true) {
+                    tracing::warn!(%error, "passed over for now, as will be others");
                 }
-                Err(error) => return Err(error),
+                Ok(count)
             }
+            Err((_, error)) => Err(error),
         }
-        Ok(headers.len())
     }
 
     /// Whether a branch that ends here need not be looked at: the chain is known to have more work, and has it.
@@ -153,7 +185,7 @@ impl HeaderChain {
             return Ok(());
         }
         let stays = self.tree.stays(self.max_side_headers * 3 / 4, MAX_SIDE_DEPTH);
-        self.store.retain(&stays[self.given..])?;
+        self.store.retain(&stays[self.given.len()..])?;
         let gone = self.tree.retain(&stays);
         tracing::info!(gone, "headers of side branches given up");
         Ok(())
@@ -187,6 +219,10 @@ impl Chain for HeaderChain {
         self.tree.fork_point(hash)
     }
 
+    fn ancestor(&self, hash: BlockHash, height: u64) -> Option<BlockHash> {
+        self.tree.ancestor(hash, height).map(|id| id.hash)
+    }
+
     fn locator(&self, from: BlockHash) -> Vec<BlockHash> {
         self.tree.locator(from)
     }
@@ -203,6 +239,7 @@ impl Chain for HeaderChain {
             return Ok(Accepted { added: 0, last: known.last().map(|header| header.hash), update: None });
         };
         let Some(parent) = self.tree.get(next.parent) else {
+            self.rejected.check(next).map_err(|error| RefusedHeaders::Invalid(Arc::new(error)))?;
             return Err(RefusedHeaders::UnknownParent { parent: first.parent });
         };
         let below = parent.height + 1;
@@ -212,6 +249,8 @@ impl Chain for HeaderChain {
             return Err(RefusedHeaders::Invalid(Arc::new(error)));
         }
         let new = &new[..self.wanted(parent.hash, below, new.len())];
+        let rejected = new.iter().try_for_each(|header| self.rejected.check(header));
+        rejected.map_err(|error| RefusedHeaders::Invalid(Arc::new(error)))?;
         let len = self.tree.len();
         let count = self.add(new).map_err(|error| {
             self.tree.take_back(len);
@@ -234,6 +273,14 @@ impl Chain for HeaderChain {
 
     fn read_head(&self, start: &[u8]) -> Option<BlockHead> {
         self.rules.read_head(start).ok()
+    }
+
+    fn reject(
+        &mut self,
+        block: BlockHash,
+        reason: &str,
+    ) -> Result<Option<Update>, Arc<dyn Error + Send + Sync>> {
+        self.give_up(block, reason)
     }
 
     fn local_block(&self, id: BlockId) -> Option<Block> {

@@ -9,10 +9,13 @@ use tipward_sync::{
     run,
 };
 
-use crate::{Archive, ArchiveOptions, ArchiveSink, Checkpoint, Coin, HeaderChain, HeaderOptions, StoreError};
-use late_sink::LateSink;
+use crate::{
+    Archive, ArchiveOptions, ArchiveSink, BlockRules, Checkpoint, Coin, HeaderChain, HeaderOptions, Queries,
+    StoreError,
+};
+use sink::NodeSink;
 
-mod late_sink;
+mod sink;
 
 /// Why a node can't start or has ended.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +35,7 @@ pub struct NodeBuilder {
     data_dir: PathBuf,
     sink: Option<Box<dyn BlockSink>>,
     archive: Option<ArchiveOptions>,
+    rules: Option<Box<dyn BlockRules>>,
     start: Option<Checkpoint>,
     give_up_without_peers: bool,
     /// How to connect. [`connect`](Self::connect) adds to its addresses.
@@ -65,6 +69,16 @@ impl NodeBuilder {
     #[must_use]
     pub fn archive_with(mut self, options: ArchiveOptions) -> Self {
         self.archive = Some(options);
+        self
+    }
+
+    /// Lets these rules decide which blocks are valid, before the sink gets them. They need
+    /// [`Order::Chain`](tipward_sync::Order::Chain) and [`Strategy::HeadersFirst`](tipward_sync::Strategy::HeadersFirst), as
+    /// are set: otherwise an invalid block ends the node. Genesis, or the checkpoint, is where the chain starts, so that can't be
+    /// invalid. With headers only there is nothing to decide.
+    #[must_use]
+    pub fn block_rules(mut self, rules: impl BlockRules) -> Self {
+        self.rules = Some(Box::new(rules));
         self
     }
 
@@ -127,17 +141,18 @@ impl NodeBuilder {
                 Box::new(NoSink)
             }
         };
-        let sink = if is_late { Box::new(LateSink { sink, start: chain.start() }) } else { sink };
+        let start = is_late.then(|| chain.start());
+        let queries = Queries::new(chain);
         let running = run(SyncParts {
             protocol: self.coin.protocol(),
             peers: self.peers,
             options: self.sync,
             give_up_without_peers: self.give_up_without_peers,
-            chain: Box::new(chain),
-            sink,
+            chain: Box::new(queries.chain()),
+            sink: Box::new(NodeSink { sink, start, queries: queries.clone(), rules: self.rules, at: None }),
         })
         .await?;
-        Ok(Node { running })
+        Ok(Node { running, queries })
     }
 }
 
@@ -154,6 +169,7 @@ impl fmt::Debug for NodeBuilder {
 #[derive(Debug)]
 pub struct Node {
     running: Running,
+    queries: Queries,
 }
 
 impl Node {
@@ -164,6 +180,7 @@ impl Node {
             data_dir: data_dir.into(),
             sink: None,
             archive: None,
+            rules: None,
             start: None,
             give_up_without_peers: false,
             peers: ManagerOptions::default(),
@@ -182,6 +199,12 @@ impl Node {
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.running.progress().borrow().clone()
+    }
+
+    /// A handle to ask about the chain with: headers, heights, confirmations.
+    #[must_use]
+    pub fn queries(&self) -> Queries {
+        self.queries.clone()
     }
 
     /// A handle to pause, resume and add peers with, and to ask for the progress.

@@ -16,6 +16,7 @@ use crate::{CheckpointError, Coin};
 pub use headers::HeaderStore;
 
 mod headers;
+mod rejected;
 
 /// What the file is.
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");

@@ -3,22 +3,32 @@
 //! The rule is most work; of branches with equal work the one seen first stays (Bitcoin Core,
 //! `CBlockIndexWorkComparator`). The tree starts at genesis or above, and knows no chain's rules.
 //!
-//! Headers are in one list in the order of arrival, parents before children, and refer to each other by position. Each
-//! has a second link far back (Bitcoin Core, `CBlockIndex::BuildSkip`), so that an ancestor is found in O(log n).
+//! Headers are in one list in the order of arrival, parents before children.
 
 use std::{collections::hash_map::RandomState, hash::BuildHasher, iter::successors};
 
 use hashbrown::HashTable;
 use tipward_sync::{
     BlockId, Update,
-    peer::wire::{BlockHash, Header, bitcoin::Work},
+    peer::{
+        UnixTime,
+        wire::{BlockHash, Header, bitcoin::Work},
+    },
 };
 
-use crate::{Branch, HeaderFacts, HeaderNode};
+use crate::{
+    Branch, Candidate, HeaderError, HeaderFacts, HeaderNode, HeaderRules, OfferError, Offered, Rejection,
+    Rule,
+    branch::{MEDIAN_SPAN, median},
+};
 
+pub(crate) mod links;
 mod prune;
+mod reject;
 
-/// A list with no room grows by its eighth and so much: doubling would cost twice the memory of what is there.
+use links::{Linked, Links, skip_depth};
+
+/// A list with no room grows by its sixteenth and so much: doubling would cost twice the memory of what is there.
 const GROWTH: usize = 1024;
 
 /// Headers that link up to one header, the root.
@@ -28,10 +38,24 @@ pub struct BlockTree {
     base: u64,
     entries: Vec<Entry>,
     /// The positions of all entries, by hash. A map with hashes of its own as keys would be three times as large.
-    index: HashTable<u32>,
+    index: HashTable<Slot>,
     hasher: RandomState,
     /// The best chain by height above the root.
     best: Vec<u32>,
+}
+
+/// A place in the index. With the key beside it, the index grows without a look at the entries, which are far apart.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    key: u32,
+    at: u32,
+}
+
+impl Slot {
+    /// The table takes the place from the low bits, and a mark from the high ones.
+    fn spread(self) -> u64 {
+        u64::from(self.key) << 32 | u64::from(self.key)
+    }
 }
 
 #[derive(Debug)]
@@ -95,6 +119,11 @@ impl BlockTree {
         self.find(hash).map(|at| self.id(at))
     }
 
+    /// A header's number in the order of arrival, of those that are there.
+    pub(crate) fn position(&self, hash: BlockHash) -> Option<usize> {
+        self.find(hash).map(|at| at as usize)
+    }
+
     /// What is known of a header.
     #[must_use]
     pub fn node(&self, hash: BlockHash) -> Option<HeaderNode> {
@@ -144,14 +173,7 @@ impl BlockTree {
     #[must_use]
     pub fn common_ancestor(&self, one: BlockHash, other: BlockHash) -> Option<BlockId> {
         let (one, other) = (self.find(one)?, self.find(other)?);
-        let depth = self.entry(one).depth.min(self.entry(other).depth);
-        let (mut one, mut other) = (self.back_to(one, depth), self.back_to(other, depth));
-        while one != other {
-            let (a, b) = (self.entry(one), self.entry(other));
-            // At equal depths both links lead to equal depths.
-            (one, other) = if a.skip == b.skip { (a.parent, b.parent) } else { (a.skip, b.skip) };
-        }
-        Some(self.id(one))
+        Some(self.id(self.common(one, other)))
     }
 
     /// The highest block of the best chain that `hash` is or descends from.
@@ -172,20 +194,7 @@ impl BlockTree {
     /// the root if `from` is unknown.
     #[must_use]
     pub fn locator(&self, from: BlockHash) -> Vec<BlockHash> {
-        let mut hashes = Vec::new();
-        let mut at = self.find(from).unwrap_or(0);
-        let mut step = 1;
-        loop {
-            let entry = self.entry(at);
-            hashes.push(entry.hash);
-            if entry.depth == 0 {
-                return hashes;
-            }
-            if hashes.len() >= 10 {
-                step *= 2;
-            }
-            at = self.back_to(at, entry.depth.saturating_sub(step));
-        }
+        self.locator_from(self.find(from).unwrap_or(0))
     }
 
     /// The chain that ends with this header, as rules look at it.
@@ -200,93 +209,135 @@ impl BlockTree {
         self.add(header, facts).then(|| self.choose(header.hash)).flatten()
     }
 
+    /// Checks headers by these rules, each as the child of the one before it, the first as the child of one in the tree, and
+    /// adds them. Returns how the best chain changed, if it did. Headers that are known are passed over.
+    ///
+    /// # Errors
+    /// The first rule that one of them breaks, or [`HeaderError::NotLinked`]; none of them is added then.
+    pub fn extend(
+        &mut self,
+        headers: &[Header],
+        rules: &dyn HeaderRules,
+        now: UnixTime,
+    ) -> Result<Option<Update>, HeaderError> {
+        let len = self.len();
+        let Some(last) = headers.last() else { return Ok(None) };
+        if let Err((_, error)) = self.add_all(headers, rules, now) {
+            self.take_back(len);
+            return Err(error);
+        }
+        Ok(self.choose(last.hash))
+    }
+
+    /// As [`extend`](Self::extend), without a look at which branch is best. On an error, what came before it stays; says how
+    /// many headers that are.
+    pub(crate) fn add_all(
+        &mut self,
+        headers: &[Header],
+        rules: &dyn HeaderRules,
+        now: UnixTime,
+    ) -> Result<(), (usize, HeaderError)> {
+        let known = headers.iter().map_while(|header| self.find(header.hash)).count();
+        let Some(first) = headers.get(known) else { return Ok(()) };
+        let headers = &headers[known..];
+        // What can be done for all at once is, first their hashes and targets, last their places in the index: the processor
+        // begins with the next then while it waits for memory.
+        let (all, read) = rules.read_all(headers);
+        let start = self.entries.len();
+        let mut result = read.map_err(|error| (known + all.len(), error));
+        let mut parent = self.find(first.parent);
+        for (count, (header, facts)) in headers.iter().zip(&all).enumerate() {
+            let checked = match parent.filter(|&at| self.entry(at).hash == header.parent) {
+                Some(at) => rules.follow(header, *facts, &TreeBranch { tree: self, at }, now).map(|()| at),
+                None => Err(HeaderError::NotLinked { hash: header.hash }),
+            };
+            match checked {
+                Ok(at) => parent = Some(self.push(at, header.hash, *facts)),
+                Err(error) => {
+                    result = Err((known + count, error));
+                    break;
+                }
+            }
+        }
+        (start..self.entries.len()).for_each(|at| self.put_into_index(at as u32));
+        result
+    }
+
     /// Adds a header without a look at which branch is best. False if it is known, or its parent is not.
     pub(crate) fn add(&mut self, header: &Header, facts: HeaderFacts) -> bool {
-        let Some(parent) = self.find(header.parent) else { return false };
-        // 2^32 headers are 340 GB: memory ends before.
-        let Ok(at) = u32::try_from(self.entries.len()) else { return false };
-        if self.find(header.hash).is_some() {
-            return false;
-        }
+        self.put(header.hash, header.parent, facts)
+    }
+
+    fn put(&mut self, hash: BlockHash, parent: BlockHash, facts: HeaderFacts) -> bool {
+        let Some(parent) = self.find(parent).filter(|_| self.find(hash).is_none()) else { return false };
+        let at = self.push(parent, hash, facts);
+        self.put_into_index(at);
+        true
+    }
+
+    /// Puts a new header on top of one, and not yet into the index. Returns where it is.
+    fn push(&mut self, parent: u32, hash: BlockHash, facts: HeaderFacts) -> u32 {
+        // 2^32 headers are 340 GB.
+        let at = u32::try_from(self.entries.len()).expect("memory ends before");
         let HeaderFacts { work, time, bits } = facts;
         let before = self.entry(parent);
         let (work, depth) = (before.work + work, before.depth + 1);
         let skip = self.back_to(parent, skip_depth(depth));
         make_room(&mut self.entries);
-        self.entries.push(Entry { hash: header.hash, work, parent, skip, depth, time, bits });
-        self.put_into_index(at);
-        true
+        self.entries.push(Entry { hash, work, parent, skip, depth, time, bits });
+        at
     }
 
     /// Makes the branch that ends with this header the best one, if it has more work. Returns how the best chain changed.
     pub(crate) fn choose(&mut self, hash: BlockHash) -> Option<Update> {
         let at = self.find(hash).filter(|&at| self.entry(at).work > self.entry(self.tip_index()).work)?;
+        Some(self.switch_to(at))
+    }
+
+    /// Makes a branch the best one.
+    fn switch_to(&mut self, at: u32) -> Update {
         let common = self.on_best_chain(at);
         let keep = self.entry(common).depth as usize + 1;
-        let mut branch: Vec<u32> =
-            successors(Some(at), |&at| Some(self.entry(at).parent)).take_while(|&at| at != common).collect();
-        branch.reverse();
+        let branch = self.path(common, at);
         self.best.truncate(keep);
         for &at in &branch {
             make_room(&mut self.best);
             self.best.push(at);
         }
         let append = branch.iter().map(|&at| self.entry(at).hash).collect();
-        Some(Update { keep: self.base + keep as u64, append })
+        Update { keep: self.base + keep as u64, append }
     }
 
     /// Takes back what was added since there were `len` headers. None of it must have been made best.
     pub(crate) fn take_back(&mut self, len: usize) {
-        for entry in &self.entries[len..] {
-            let hash = self.hasher.hash_one(entry.hash);
-            let found = self.index.find_entry(hash, |&at| self.entries[at as usize].hash == entry.hash);
+        for at in len..self.entries.len() {
+            let slot = self.slot(self.entries[at].hash, at as u32);
+            let found = self.index.find_entry(slot.spread(), |other| other.at == slot.at);
             found.expect("every entry is in the index").remove();
         }
         self.entries.truncate(len);
     }
 
     fn find(&self, hash: BlockHash) -> Option<u32> {
-        self.index.find(self.hasher.hash_one(hash), |&at| self.entry(at).hash == hash).copied()
+        let slot = self.slot(hash, 0);
+        let is_it = |other: &Slot| other.key == slot.key && self.entry(other.at).hash == hash;
+        self.index.find(slot.spread(), is_it).map(|slot| slot.at)
     }
 
     fn put_into_index(&mut self, at: u32) {
-        let (entries, hasher) = (&self.entries, &self.hasher);
-        let hash = |at: &u32| hasher.hash_one(entries[*at as usize].hash);
-        self.index.insert_unique(hash(&at), at, hash);
+        let slot = self.slot(self.entry(at).hash, at);
+        self.index.insert_unique(slot.spread(), slot, |slot| slot.spread());
     }
 
-    fn on_best_chain(&self, mut at: u32) -> u32 {
-        while !self.is_best(at) {
-            let entry = self.entry(at);
-            at = if self.is_best(entry.skip) { entry.parent } else { entry.skip };
-        }
-        at
-    }
-
-    fn is_best(&self, at: u32) -> bool {
-        self.best.get(self.entry(at).depth as usize) == Some(&at)
+    /// Part of a hash is enough, and what decides is a secret: nobody can make hashes that collide.
+    fn slot(&self, hash: BlockHash, at: u32) -> Slot {
+        let part = hash.as_bytes().first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes));
+        Slot { key: self.hasher.hash_one(part) as u32, at }
     }
 
     fn ancestor_at(&self, at: u32, height: u64) -> Option<u32> {
         let depth = u32::try_from(height.checked_sub(self.base)?).ok()?;
         (depth <= self.entry(at).depth).then(|| self.back_to(at, depth))
-    }
-
-    /// The ancestor at a depth, which is not below `at`'s (Bitcoin Core, `CBlockIndex::GetAncestor`).
-    fn back_to(&self, mut at: u32, depth: u32) -> u32 {
-        loop {
-            let entry = self.entry(at);
-            if entry.depth <= depth {
-                return at;
-            }
-            if self.is_best(at) {
-                return self.best[depth as usize];
-            }
-            // The parent's far link is better than one that leads too far back or hardly as far.
-            let (skip, before) = (skip_depth(entry.depth), skip_depth(entry.depth - 1));
-            let is_good = skip == depth || (skip > depth && !(before + 2 < skip && before >= depth));
-            at = if is_good { entry.skip } else { entry.parent };
-        }
     }
 
     fn tip_index(&self) -> u32 {
@@ -305,6 +356,74 @@ impl BlockTree {
     fn node_at(&self, at: u32) -> HeaderNode {
         let &Entry { work, time, bits, .. } = self.entry(at);
         HeaderNode { id: self.id(at), work, time, bits }
+    }
+}
+
+impl Linked for BlockTree {
+    fn links(&self, at: u32) -> Links {
+        let &Entry { parent, skip, depth, .. } = self.entry(at);
+        Links { parent, skip, depth }
+    }
+
+    fn hash(&self, at: u32) -> BlockHash {
+        self.entry(at).hash
+    }
+
+    fn best(&self) -> &[u32] {
+        &self.best
+    }
+}
+
+impl Rule for BlockTree {
+    type Facts = HeaderFacts;
+
+    fn offer(&mut self, block: Candidate<HeaderFacts>) -> Result<Offered, OfferError> {
+        let Candidate { hash, parent, facts } = block;
+        if self.find(parent).is_none() {
+            return Err(OfferError::ParentNotFound { hash, parent });
+        }
+        let update = self.put(hash, parent, facts).then(|| self.choose(hash)).flatten();
+        Ok(Offered { update, pruned: Vec::new() })
+    }
+
+    fn reject(&mut self, hash: BlockHash) -> Option<Rejection> {
+        self.reject(hash)
+    }
+
+    fn tip(&self) -> BlockId {
+        self.tip()
+    }
+
+    fn irreversible(&self) -> BlockId {
+        self.root()
+    }
+
+    fn best_at(&self, height: u64) -> Option<BlockHash> {
+        self.best_at(height)
+    }
+
+    fn get(&self, hash: BlockHash) -> Option<BlockId> {
+        self.get(hash)
+    }
+
+    fn ancestor(&self, hash: BlockHash, height: u64) -> Option<BlockId> {
+        self.ancestor(hash, height)
+    }
+
+    fn common_ancestor(&self, one: BlockHash, other: BlockHash) -> Option<BlockId> {
+        self.common_ancestor(one, other)
+    }
+
+    fn fork_point(&self, hash: BlockHash) -> Option<BlockId> {
+        self.fork_point(hash)
+    }
+
+    fn locator(&self, from: BlockHash) -> Vec<BlockHash> {
+        self.locator(from)
+    }
+
+    fn tips(&self) -> Vec<BlockId> {
+        self.tips()
     }
 }
 
@@ -328,26 +447,31 @@ impl Branch for TreeBranch<'_> {
         self.tree.find(block).is_some()
     }
 
+    fn median_time(&self, height: u64) -> Option<u32> {
+        // By the links from one to the next: a search for each takes longer.
+        let mut at = self.tree.ancestor_at(self.at, height)?;
+        let mut times = [0; MEDIAN_SPAN as usize];
+        let count = MEDIAN_SPAN.min(height + 1) as usize;
+        for n in 0..count {
+            let entry = self.tree.entry(at);
+            times[n] = entry.time;
+            if n + 1 < count && at == 0 {
+                return None;
+            }
+            at = entry.parent;
+        }
+        Some(median(&mut times[..count]))
+    }
+
     fn back(&self) -> Box<dyn Iterator<Item = HeaderNode> + '_> {
         let parent = |&at: &u32| (at > 0).then(|| self.tree.entry(at).parent);
         Box::new(successors(Some(self.at), parent).map(|at| self.tree.node_at(at)))
     }
 }
 
-/// Where the far link of a header at this depth leads: chosen such that a walk over any distance takes O(log n) steps
-/// (Bitcoin Core, `GetSkipHeight`).
-fn skip_depth(depth: u32) -> u32 {
-    let without_lowest_bit = |number: u32| number & number.wrapping_sub(1);
-    match depth {
-        0 | 1 => 0,
-        odd if odd & 1 == 1 => without_lowest_bit(without_lowest_bit(odd - 1)) + 1,
-        even => without_lowest_bit(even),
-    }
-}
-
 fn make_room<T>(list: &mut Vec<T>) {
     if list.len() == list.capacity() {
-        list.reserve_exact(list.len() / 8 + GROWTH);
+        list.reserve_exact(list.len() / 16 + GROWTH);
     }
 }
 

@@ -94,6 +94,12 @@ pub trait Chain: Send + 'static {
     /// The highest block of the best chain that `hash` is or descends from; `None` if `hash` is not in the tree.
     fn fork_point(&self, hash: BlockHash) -> Option<BlockId>;
 
+    /// The block at that height that `hash` is or descends from. By default it is told for blocks of the best chain only.
+    fn ancestor(&self, hash: BlockHash, height: u64) -> Option<BlockHash> {
+        let point = self.fork_point(hash)?;
+        self.best_at(height).filter(|_| point.hash == hash && height <= point.height)
+    }
+
     /// A block locator that starts at `from`, which is in the tree.
     fn locator(&self, from: BlockHash) -> Vec<BlockHash>;
 
@@ -102,6 +108,22 @@ pub trait Chain: Send + 'static {
     /// # Errors
     /// They break a rule, or can't be stored; nothing of them is kept then.
     fn accept(&mut self, headers: &[Header]) -> Result<Accepted, RefusedHeaders>;
+
+    /// Gives up a block that breaks a rule which its header does not show, and everything that builds on it, for good: headers
+    /// of that branch are refused from now on. Returns how the best chain changed, if it did. By default a chain does not
+    /// know how.
+    ///
+    /// # Errors
+    /// It can't be given up: it is where the chain starts, say, or the store fails.
+    fn reject(
+        &mut self,
+        block: BlockHash,
+        reason: &str,
+    ) -> Result<Option<Update>, Arc<dyn Error + Send + Sync>> {
+        let error: Box<dyn Error + Send + Sync> =
+            format!("block {block} can't be given up ({reason})").into();
+        Err(error.into())
+    }
 
     /// A block that need not be asked for, such as genesis.
     fn local_block(&self, id: BlockId) -> Option<Block>;
@@ -127,6 +149,11 @@ pub trait Chain: Send + 'static {
     fn slot(&self, hash: BlockHash) -> Option<u64> {
         self.fork_point(hash).filter(|point| point.hash == hash).map(|point| point.height)
     }
+
+    /// Everything that the peers have is known and, unless only headers are wanted, with the sink: told together with each
+    /// [`Event::Synced`](crate::Event::Synced). A rule may make final then what it may not while the chain could be one that was
+    /// made in secret.
+    fn caught_up(&mut self) {}
 
     /// For a tree that starts at a trusted block: where its past ends so far, if more of it is wanted.
     fn wanted_past(&self) -> Option<Past> {

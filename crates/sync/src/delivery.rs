@@ -11,7 +11,7 @@ use tokio::{
 };
 use tracing::{Instrument, Span, debug_span, trace_span};
 
-use crate::{Block, BlockId, BlockSink, Event, SinkError, metrics};
+use crate::{Block, BlockId, BlockRejected, BlockSink, Event, SinkError, metrics};
 
 /// How long a sink may hold back what it has applied.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
@@ -32,10 +32,12 @@ pub(crate) enum SinkCommand {
 }
 
 /// What the sink has done since the last time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Delivered {
     /// How many commands.
     pub(crate) commands: usize,
+    /// The block that the last of them was for, if the sink has refused it, and why.
+    pub(crate) rejected: Option<(BlockId, String)>,
     /// The last block that was applied or rolled back to.
     pub(crate) reached: Option<BlockId>,
     /// Blocks applied that came from peers.
@@ -48,6 +50,9 @@ pub(crate) struct Delivered {
 
 /// Passes commands to the sink until there are no more; then flushes. A block that is not finished by then is aborted first.
 ///
+/// A block that the sink refuses is told of, if it `may_reject`. What builds on it is passed over: everything up to the command
+/// to roll back below it.
+///
 /// # Errors
 /// The sink's first error. It is not called again after it.
 pub(crate) async fn deliver(
@@ -55,10 +60,13 @@ pub(crate) async fn deliver(
     inbox: mpsc::UnboundedReceiver<SinkCommand>,
     acks: mpsc::Sender<Delivered>,
     events: broadcast::Sender<Event>,
+    may_reject: bool,
 ) -> Result<(), SinkError> {
     let mut delivery = Delivery {
         takes_parts: sink.takes_parts(),
         sink,
+        may_reject,
+        rejected: None,
         open: None,
         flush_at: None,
         untold: Delivered::default(),
@@ -75,6 +83,9 @@ pub(crate) async fn deliver(
 struct Delivery {
     sink: Box<dyn BlockSink>,
     takes_parts: bool,
+    may_reject: bool,
+    /// The block that was refused, until the sink is to go back below it.
+    rejected: Option<BlockId>,
     /// The block of which parts came and whose end did not.
     open: Option<Open>,
     flush_at: Option<Instant>,
@@ -122,7 +133,10 @@ impl Delivery {
                 metrics::sink(name, done - begun);
                 begun = done;
                 self.untold.commands += 1;
-                if self.untold.commands >= MAX_UNTOLD || done >= self.told + UNTOLD_INTERVAL {
+                if self.untold.commands >= MAX_UNTOLD
+                    || self.untold.rejected.is_some()
+                    || done >= self.told + UNTOLD_INTERVAL
+                {
                     self.tell().await;
                     self.told = done;
                 }
@@ -137,6 +151,7 @@ impl Delivery {
 
     /// Does it; returns its name.
     async fn obey(&mut self, command: SinkCommand) -> Result<&'static str, SinkError> {
+        let Some(command) = self.unless_passed_over(command) else { return Ok("pass_over") };
         match command {
             SinkCommand::Apply(block) => {
                 self.apply(block).await?;
@@ -160,6 +175,32 @@ impl Delivery {
         }
     }
 
+    /// The command, unless it is void because of a block that was refused.
+    fn unless_passed_over(&mut self, command: SinkCommand) -> Option<SinkCommand> {
+        let Some(rejected) = self.rejected else { return Some(command) };
+        let SinkCommand::Rollback(to) = command else { return None };
+        if to.height >= rejected.height {
+            return None;
+        }
+        self.rejected = None;
+        // Its parent is where the sink is.
+        let is_there = to.height + 1 == rejected.height;
+        if is_there {
+            self.untold.reached = Some(to);
+        }
+        (!is_there).then_some(command)
+    }
+
+    /// The sink refuses a block.
+    async fn reject(&mut self, block: BlockId, was_streamed: bool, reason: String) -> Result<(), SinkError> {
+        if was_streamed {
+            self.abort(block).await?;
+        }
+        self.rejected = Some(block);
+        self.untold.rejected = Some((block, reason));
+        Ok(())
+    }
+
     async fn apply(&mut self, mut block: Block) -> Result<(), SinkError> {
         let open = self.open.take();
         if block.is_streamed && !self.takes_parts {
@@ -167,8 +208,14 @@ impl Delivery {
         }
         let (id, transactions, size) = (block.id, block.transactions, block.size);
         let is_received = block.served_by.is_some();
-        let span = block_span(id, size);
-        self.sink.apply(block).instrument(span).await?;
+        let (span, is_streamed) = (block_span(id, size), block.is_streamed);
+        if let Err(error) = self.sink.apply(block).instrument(span).await {
+            return match error.downcast::<BlockRejected>() {
+                Ok(rejected) if self.may_reject => self.reject(id, is_streamed, rejected.reason).await,
+                Ok(rejected) => Err(rejected),
+                Err(error) => Err(error),
+            };
+        }
         self.untold.reached = Some(id);
         if is_received {
             self.untold.blocks += 1;

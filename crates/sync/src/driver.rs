@@ -21,7 +21,8 @@ use tokio::{
 use tracing::Instrument;
 
 use crate::{
-    BlockSink, Chain, Control, Event, Fault, Input, Output, Scheduler, SinkError, SyncOptions,
+    BlockSink, Chain, Control, Event, Fault, Input, Order, Output, Scheduler, SinkError, Strategy,
+    SyncOptions,
     delivery::{Delivered, SinkCommand, deliver, now},
     metrics,
     progress::Tally,
@@ -122,7 +123,8 @@ pub async fn run(mut parts: SyncParts) -> Result<Running, SyncError> {
     // Holds no more than the scheduler lets be with the sink.
     let (commands, sink_inbox) = mpsc::unbounded_channel();
     let (done, acks) = mpsc::channel(ACKS);
-    let sink = deliver(parts.sink, sink_inbox, done, events.clone()).instrument(span.clone());
+    let may_reject = parts.options.order == Order::Chain && parts.options.strategy == Strategy::HeadersFirst;
+    let sink = deliver(parts.sink, sink_inbox, done, events.clone(), may_reject).instrument(span.clone());
     let driver = Driver {
         scheduler: Scheduler::new(parts.options, cursor, seed),
         chain: parts.chain,
@@ -289,8 +291,8 @@ impl Driver {
                 self.local.set_height(tip.height);
                 (progress.header_tip, progress.synced) = (Some(*tip), false);
             }
-            Event::Reorg { old_tip, common } => {
-                tracing::info!(%old_tip, %common, "another branch is best");
+            Event::Reorg { old_tip, new_tip, common, depth, .. } => {
+                tracing::info!(%old_tip, %new_tip, %common, depth, "another branch is best");
                 progress.reorgs += 1;
             }
             Event::Synced { tip } => {
@@ -311,6 +313,10 @@ impl Driver {
         for delivered in delivered.drain(..) {
             self.board.delivered(&delivered);
             count += delivered.commands;
+            if let Some((block, reason)) = delivered.rejected {
+                self.handle(Input::Delivered(std::mem::take(&mut count)));
+                self.handle(Input::Rejected { block, reason });
+            }
         }
         if count > 0 {
             self.handle(Input::Delivered(count));

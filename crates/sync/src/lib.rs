@@ -54,4 +54,4 @@ pub use options::{Order, Strategy, SyncOptions};
 pub use orphans::{Orphan, OrphanOptions, OrphanPool, OrphanRefused};
 pub use progress::{PeerProgress, PeerShare, Progress};
 pub use scheduler::{Fault, Input, Output, Scheduler};
-pub use sink::{Block, BlockSink, SinkError};
+pub use sink::{Block, BlockRejected, BlockSink, SinkError};

@@ -11,6 +11,18 @@ use crate::BlockId;
 /// Any error of a sink. It ends the sync and is returned from there.
 pub type SinkError = Box<dyn Error + Send + Sync>;
 
+/// A sink's verdict on a block, as the error of [`BlockSink::apply`]: it breaks a rule that only the sink knows. The sync goes
+/// on without the block and whatever builds on it, and the sink stays at its parent; in the end it follows the next best branch.
+///
+/// It is an error like any other, which ends the sync, with [`Order::AsReceived`](crate::Order::AsReceived), where the sink may
+/// have what builds on it already, and with any strategy but [`HeadersFirst`](crate::Strategy::HeadersFirst).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the block breaks the rules: {reason}")]
+pub struct BlockRejected {
+    /// Which rule it breaks; at most 1000 bytes of it are kept.
+    pub reason: String,
+}
+
 /// A block that passed every check that can be made without other blocks: its checksum, its transaction count, its merkle
 /// root, and that it belongs to a header of the best chain.
 #[derive(Debug, Clone)]
@@ -62,7 +74,8 @@ pub trait BlockSink: Send + 'static {
     async fn cursor(&mut self) -> Result<Option<BlockId>, SinkError>;
 
     /// Takes the next block. If [`Block::is_streamed`], its parts were taken by [`apply_part`](Self::apply_part), and this
-    /// says that it is complete and passed its checks.
+    /// says that it is complete and passed its checks. The error [`BlockRejected`] refuses the block, of which nothing must
+    /// stay; [`abort`](Self::abort) follows if it was streamed.
     async fn apply(&mut self, block: Block) -> Result<(), SinkError>;
 
     /// Whether this sink takes blocks that are too large to be held in parts. If not, such a block is collected and given to

@@ -10,7 +10,7 @@ use tipward_chain::{
 
 use crate::{
     Failure,
-    args::{ArchiveArguments, ArchiveCommand, CheckArguments, default_data_dir},
+    args::{ArchiveCommand, CheckArguments, DataArguments},
     print,
 };
 
@@ -22,26 +22,20 @@ pub(crate) fn run(command: &ArchiveCommand) -> Result<(), Failure> {
 }
 
 /// The folder of an archive and its network.
-pub(crate) fn locate(arguments: &ArchiveArguments) -> Result<(PathBuf, &'static Network), Failure> {
-    let data_dir = match (&arguments.data_dir, arguments.network) {
-        (Some(dir), _) => dir.clone(),
-        (None, Some(network)) => default_data_dir(network)?,
-        (None, None) => {
-            return Err(Failure::Usage("which archive? Give --data-dir DIR or --network NAME".to_owned()));
-        }
-    };
+pub(crate) fn locate(data: &DataArguments) -> Result<(PathBuf, &'static Network), Failure> {
+    let data_dir = data.dir()?;
     let dir = data_dir.join("blocks");
     let name = Archive::network_name(&dir)
         .map_err(Failure::failed)?
         .ok_or_else(|| Failure::Failed(format!("there is no archive in {}", data_dir.display())))?;
-    let network = arguments.network.or_else(|| Network::by_name(&name));
+    let network = data.network.or_else(|| Network::by_name(&name));
     let network =
         network.ok_or_else(|| Failure::Failed(format!("{} is of unknown network {name}", dir.display())))?;
     Ok((dir, network))
 }
 
 fn verify(arguments: &CheckArguments) -> Result<(), Failure> {
-    let (dir, network) = locate(&arguments.archive)?;
+    let (dir, network) = locate(&arguments.data)?;
     let archive = ArchiveReader::open(&dir, &network).map_err(Failure::failed)?;
     let mut seen = Seen::new(arguments.json);
     for checked in archive.verify(&network) {
@@ -68,7 +62,7 @@ fn verify(arguments: &CheckArguments) -> Result<(), Failure> {
 }
 
 fn repair(arguments: &CheckArguments) -> Result<(), Failure> {
-    let (dir, network) = locate(&arguments.archive)?;
+    let (dir, network) = locate(&arguments.data)?;
     let mut seen = Seen::new(arguments.json);
     let repaired = Archive::repair(&dir, &network, |checked| seen.block(checked)).map_err(Failure::failed)?;
     seen.printed?;

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use etcetera::BaseStrategy;
-use tipward_chain::sync::peer::wire::bitcoin::Network;
+use tipward_chain::sync::peer::wire::{Txid, bitcoin::Network};
 
 use crate::{Failure, transport::TransportArguments};
 
@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Peers(PeersArguments),
     /// Shows a block of the archive.
     Block(BlockArguments),
+    /// Proves that transactions are in a block of the archive.
+    Proof(ProofArguments),
     /// Reads the whole archive again, or forgets what is broken in it.
     #[command(subcommand)]
     Archive(ArchiveCommand),
@@ -129,15 +131,28 @@ pub(crate) struct PeersArguments {
     pub(crate) verbose: u8,
 }
 
-/// Which archive.
+/// Which data directory to look into.
 #[derive(Debug, Args)]
-pub(crate) struct ArchiveArguments {
+pub(crate) struct DataArguments {
     /// The data directory that `sync` has filled.
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// The network, if the data directory is the default one.
     #[arg(long, value_name = "NAME", value_parser = network)]
     pub(crate) network: Option<&'static Network>,
+}
+
+impl DataArguments {
+    /// The directory.
+    pub(crate) fn dir(&self) -> Result<PathBuf, Failure> {
+        match (&self.data_dir, self.network) {
+            (Some(dir), _) => Ok(dir.clone()),
+            (None, Some(network)) => default_data_dir(network),
+            (None, None) => {
+                Err(Failure::Usage("whose data? Give --data-dir DIR or --network NAME".to_owned()))
+            }
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -151,7 +166,7 @@ pub(crate) enum ArchiveCommand {
 #[derive(Debug, Args)]
 pub(crate) struct CheckArguments {
     #[command(flatten)]
-    pub(crate) archive: ArchiveArguments,
+    pub(crate) data: DataArguments,
     /// Print JSON lines, the last one a summary.
     #[arg(long)]
     pub(crate) json: bool,
@@ -163,8 +178,26 @@ pub(crate) struct BlockArguments {
     #[arg(value_name = "HASH|HEIGHT")]
     pub(crate) block: String,
     #[command(flatten)]
-    pub(crate) archive: ArchiveArguments,
+    pub(crate) data: DataArguments,
     /// Write the block's own bytes to stdout.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) raw: bool,
+    /// Print one line of JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProofArguments {
+    /// The transactions, all of one block.
+    #[arg(value_name = "TXID", required = true)]
+    pub(crate) transactions: Vec<Txid>,
+    /// The block: a hash of 64 hexadecimal digits, or a height of the best chain.
+    #[arg(long, value_name = "HASH|HEIGHT")]
+    pub(crate) block: String,
+    #[command(flatten)]
+    pub(crate) data: DataArguments,
+    /// Print the proof alone, in hexadecimal digits, as `gettxoutproof` of a node does.
     #[arg(long, conflicts_with = "json")]
     pub(crate) raw: bool,
     /// Print one line of JSON.

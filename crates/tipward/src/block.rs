@@ -13,7 +13,7 @@ use crate::{Failure, archive::locate, args::BlockArguments, print, unwritten};
 const BUFFER: usize = 1 << 20;
 
 pub(crate) fn run(arguments: &BlockArguments) -> Result<(), Failure> {
-    let (dir, network) = locate(&arguments.archive)?;
+    let (dir, network) = locate(&arguments.data)?;
     let archive = ArchiveReader::open(&dir, &network).map_err(Failure::failed)?;
     let block = find(&archive, &arguments.block)?;
     if arguments.raw {
@@ -26,7 +26,7 @@ pub(crate) fn run(arguments: &BlockArguments) -> Result<(), Failure> {
     show(&block, &BlockHeader::from_bytes(&header), is_best, arguments.json)
 }
 
-fn find(archive: &ArchiveReader, text: &str) -> Result<ArchivedBlock, Failure> {
+pub(crate) fn find(archive: &ArchiveReader, text: &str) -> Result<ArchivedBlock, Failure> {
     let found = match (text.parse::<u64>(), text.parse::<BlockHash>()) {
         // 64 decimal digits are a hash.
         (_, Ok(hash)) => archive.by_hash(hash),

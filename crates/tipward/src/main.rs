@@ -5,6 +5,7 @@ mod args;
 mod block;
 mod inspect;
 mod peers;
+mod proof;
 mod report;
 mod simnet;
 mod sync;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         Command::Sync(arguments) => sync::run(&arguments),
         Command::Peers(arguments) => peers::run(&arguments),
         Command::Block(arguments) => block::run(&arguments),
+        Command::Proof(arguments) => proof::run(&arguments),
         Command::Archive(command) => archive::run(&command),
         Command::Simnet(arguments) => simnet::run(&arguments),
         Command::Inspect { file } => inspect::run(&file),

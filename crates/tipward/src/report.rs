@@ -226,9 +226,14 @@ impl Report {
                 );
                 format!("cannot connect to {address}: {reason}")
             }
-            Event::Reorg { old_tip, common } => {
-                self.reporter.json(&json!({"event": "reorg", "old_tip": id(old_tip), "common": id(common)}));
-                let depth = old_tip.height - common.height;
+            Event::Reorg { old_tip, new_tip, common, depth, .. } => {
+                self.reporter.json(&json!({
+                    "event": "reorg",
+                    "old_tip": id(old_tip),
+                    "new_tip": id(new_tip),
+                    "common": id(common),
+                    "depth": depth,
+                }));
                 format!("reorg: {depth} blocks undone, back to height {}", common.height)
             }
             Event::Synced { tip } => {

@@ -2,8 +2,8 @@
 //!
 //! A block can be larger than memory (BSV's exceed 4 GB), so it never travels as one value. A reader yields
 //! [`BlockEvent::Part`]s while the bytes arrive and [`BlockEvent::End`] when everything about the block that can be
-//! checked while it passes was checked: its checksum, its number of transactions and its merkle root, not its witnesses. If
-//! anything fails, [`BlockAborted`](crate::BlockAborted) follows instead of the end, and what the parts carried is void.
+//! checked while it passes was checked: its checksum, its number of transactions, its merkle root, and where there are witnesses
+//! the commitment to them and its weight. If anything fails, [`BlockAborted`](crate::BlockAborted) follows instead of the end, and what the parts carried is void.
 
 use bytes::Bytes;
 

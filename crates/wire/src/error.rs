@@ -140,6 +140,14 @@ pub enum BlockError {
     /// The witnesses are not those that the coinbase commits to (BIP 141).
     #[error("wrong witness commitment")]
     WitnessCommitment,
+    /// It weighs more than its network allows (BIP 141).
+    #[error("a weight of {weight}, the limit is {limit}")]
+    Weight {
+        /// Its weight, in weight units.
+        weight: u64,
+        /// The most that is allowed, in weight units.
+        limit: u64,
+    },
     /// The stream ends inside the block.
     #[error("the stream ends after {received} of {size} bytes")]
     Cut {

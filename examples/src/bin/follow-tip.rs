@@ -23,7 +23,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             _ = tokio::signal::ctrl_c() => break,
             event = events.next() => match event {
                 Some(Event::Applied { block, transactions, .. }) => println!("{block}: {transactions} transactions"),
-                Some(Event::Reorg { old_tip, common }) => println!("reorg: {old_tip} is gone, back to {common}"),
+                Some(Event::Reorg { old_tip, common, depth, .. }) => {
+                    println!("reorg: {old_tip} is gone, {depth} blocks back to {common}");
+                },
                 Some(Event::Synced { tip }) => println!("at the tip, {tip}"),
                 Some(_) => {}
                 None => break,

@@ -18,13 +18,14 @@ const EMERGENCY_SECONDS: u32 = 12 * 60 * 60;
 /// The DAA looks at so many blocks.
 const DAA_BLOCKS: u64 = 144;
 
-/// The target of a header with this time, on top of a branch.
+/// The target of a header with this time, on top of a branch that ends with `parent`.
 pub(super) fn required(
     network: &Network,
     branch: &dyn Branch,
+    parent: &HeaderNode,
     time: u32,
 ) -> Result<CompactTarget, HeaderError> {
-    let rule = Rule { limit: network.pow_limit, branch, parent: branch.tip(), time };
+    let rule = Rule { limit: network.pow_limit, branch, parent, time };
     match network.difficulty {
         Difficulty::Fixed => Ok(CompactTarget(rule.parent.bits)),
         Difficulty::Retarget { easy_when_late, bip94 } => {
@@ -69,7 +70,7 @@ pub(super) fn past(network: &Network, height: u64) -> u64 {
 struct Rule<'a> {
     limit: CompactTarget,
     branch: &'a dyn Branch,
-    parent: HeaderNode,
+    parent: &'a HeaderNode,
     /// The time of the header that is to be checked.
     time: u32,
 }
@@ -109,7 +110,7 @@ impl Rule<'_> {
 
     /// The parent's target, or an easier one after six blocks that took twelve hours.
     fn emergency(&self) -> Result<CompactTarget, HeaderError> {
-        let HeaderNode { id, bits, .. } = self.parent;
+        let &HeaderNode { id, bits, .. } = self.parent;
         if bits == self.limit.0 {
             return Ok(self.limit);
         }

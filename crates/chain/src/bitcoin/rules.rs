@@ -8,7 +8,7 @@ use tipward_sync::{
         UnixTime,
         wire::{
             BlockHash, Header,
-            bitcoin::{BlockHeader, Difficulty, Network, Work},
+            bitcoin::{BlockHeader, CompactTarget, Difficulty, Network, Target, Work},
         },
     },
 };
@@ -17,7 +17,7 @@ use super::{
     difficulty::{self, INTERVAL},
     eighty,
 };
-use crate::{Branch, HeaderError, HeaderFacts, HeaderRules};
+use crate::{Branch, HeaderError, HeaderFacts, HeaderNode, HeaderRules};
 
 /// A header's time may be so far ahead of ours (Bitcoin Core, `MAX_FUTURE_BLOCK_TIME`).
 const MAX_FUTURE: Duration = Duration::from_secs(2 * 60 * 60);
@@ -27,20 +27,41 @@ const MAX_TIMEWARP: u32 = 600;
 /// A network's rules.
 #[derive(Debug)]
 pub(super) struct Rules {
-    pub(super) network: &'static Network,
+    network: &'static Network,
+    /// The easiest target, which no header's may exceed.
+    limit: Option<Target>,
+}
+
+/// What a header's bits stand for.
+#[derive(Debug, Clone, Copy)]
+struct Claim {
+    bits: CompactTarget,
+    target: Target,
+    work: Work,
 }
 
 impl Rules {
-    /// The hash meets the target that the header claims, and that is no easier than the network's limit.
-    fn read(&self, header: &Header) -> Result<(BlockHeader, Work), HeaderError> {
+    pub(super) fn new(network: &'static Network) -> Self {
+        Self { network, limit: network.pow_limit.to_target() }
+    }
+
+    /// The hash meets the target that the header claims, and that is no easier than the network's limit. `last` is what the
+    /// header before claimed, mostly the same: then no work is worked out.
+    fn meet(&self, header: &Header, last: Option<Claim>) -> Result<(BlockHeader, Claim), HeaderError> {
         let (hash, decoded) = (header.hash, BlockHeader::from_bytes(eighty(&header.raw)?));
         let bits = decoded.bits;
-        let target = bits.to_target_within(self.network.pow_limit);
-        let target = target.ok_or_else(|| HeaderError::Target { hash, bits: bits.to_string() })?;
-        if !target.is_met_by(hash) {
+        let claim = match last {
+            Some(last) if last.bits == bits => last,
+            _ => {
+                let target = bits.to_target().filter(|target| Some(*target) <= self.limit);
+                let target = target.ok_or_else(|| HeaderError::Target { hash, bits: bits.to_string() })?;
+                Claim { bits, target, work: target.work() }
+            }
+        };
+        if !claim.target.is_met_by(hash) {
             return Err(HeaderError::ProofOfWork { hash, bits: bits.to_string() });
         }
-        Ok((decoded, target.work()))
+        Ok((decoded, claim))
     }
 
     /// It does not contradict what is known of the chain.
@@ -73,9 +94,9 @@ impl Rules {
         hash: BlockHash,
         time: u32,
         branch: &dyn Branch,
+        parent: &HeaderNode,
         now: UnixTime,
     ) -> Result<(), HeaderError> {
-        let parent = branch.tip();
         let height = parent.id.height;
         let median =
             branch.median_time(height).ok_or(HeaderError::NoPast { height: height.saturating_sub(10) })?;
@@ -96,25 +117,44 @@ impl Rules {
 
 impl HeaderRules for Rules {
     fn read(&self, header: &Header) -> Result<HeaderFacts, HeaderError> {
-        let (BlockHeader { time, bits, .. }, work) = self.read(header)?;
+        let (BlockHeader { time, bits, .. }, Claim { work, .. }) = self.meet(header, None)?;
         Ok(HeaderFacts { work, time, bits: bits.0 })
     }
 
-    fn check(&self, header: &Header, branch: &dyn Branch, now: UnixTime) -> Result<HeaderFacts, HeaderError> {
-        let hash = header.hash;
-        let (BlockHeader { parent, time, bits, .. }, work) = self.read(header)?;
-        if parent != branch.tip().id.hash {
+    fn read_all(&self, headers: &[Header]) -> (Vec<HeaderFacts>, Result<(), HeaderError>) {
+        let (mut all, mut last) = (Vec::with_capacity(headers.len()), None);
+        for header in headers {
+            match self.meet(header, last) {
+                Ok((BlockHeader { time, bits, .. }, claim)) => {
+                    all.push(HeaderFacts { work: claim.work, time, bits: bits.0 });
+                    last = Some(claim);
+                }
+                Err(error) => return (all, Err(error)),
+            }
+        }
+        (all, Ok(()))
+    }
+
+    fn follow(
+        &self,
+        header: &Header,
+        HeaderFacts { time, bits, .. }: HeaderFacts,
+        branch: &dyn Branch,
+        now: UnixTime,
+    ) -> Result<(), HeaderError> {
+        // By reference from here on: copies of it were half of the time.
+        let (hash, tip) = (header.hash, &branch.tip());
+        if header.parent != tip.id.hash {
             return Err(HeaderError::NotLinked { hash });
         }
-        let height = branch.tip().id.height + 1;
+        let height = tip.id.height + 1;
         self.check_checkpoints(hash, height, branch)?;
-        let required = difficulty::required(self.network, branch, time)?;
-        if bits != required {
-            let (bits, required) = (bits.to_string(), required.to_string());
+        let required = difficulty::required(self.network, branch, tip, time)?;
+        if bits != required.0 {
+            let (bits, required) = (CompactTarget(bits).to_string(), required.to_string());
             return Err(HeaderError::Difficulty { hash, height, bits, required });
         }
-        self.check_time(hash, time, branch, now)?;
-        Ok(HeaderFacts { work, time, bits: bits.0 })
+        self.check_time(hash, time, branch, tip, now)
     }
 
     fn past(&self, height: u64) -> u64 {
@@ -128,7 +168,7 @@ impl HeaderRules for Rules {
     fn read_head(&self, start: &[u8]) -> Result<BlockHead, HeaderError> {
         let raw = start.first_chunk().ok_or(HeaderError::Length { len: start.len() })?;
         let header = Header::from(BlockHeader::from_bytes(raw));
-        self.read(&header)?;
+        self.meet(&header, None)?;
         let parents = Some(header.parent).filter(|parent| *parent != BlockHash::ZERO).into_iter().collect();
         Ok(BlockHead { header, parents, index: None })
     }

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use tipward_sync::peer::wire::BlockHash;
 
-use super::{StoreError, bind_database, shared};
-use crate::Coin;
+use super::{StoreError, bind_database, rejected, shared};
+use crate::{Coin, headers::MAX_REJECTED};
 
 /// The layout of the tables.
 const LAYOUT: &[u8] = b"1";
@@ -71,6 +71,22 @@ impl HeaderStore {
         Ok(())
     }
 
+    /// Keeps in mind that a block was given up, and why. Of more than 1000 such blocks the first is forgotten.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn reject(&mut self, block: BlockHash, reason: &str) -> Result<(), StoreError> {
+        rejected::add(&self.database, block, reason, MAX_REJECTED).map_err(StoreError::database(&self.path))
+    }
+
+    /// The blocks that were given up, and why, in their order.
+    ///
+    /// # Errors
+    /// They can't be read.
+    pub fn rejected(&self) -> Result<Vec<(BlockHash, String)>, StoreError> {
+        rejected::load(&self.database).map_err(StoreError::database(&self.path))
+    }
+
     /// Removes every header for which, in the order of arrival, `stays` is false.
     ///
     /// # Errors
@@ -78,18 +94,37 @@ impl HeaderStore {
     pub fn retain(&mut self, stays: &[bool]) -> Result<(), StoreError> {
         let failed = StoreError::database(&self.path);
         let transaction = self.database.begin_write().map_err(StoreError::database(&self.path))?;
+        let mut next;
         {
             let mut table = transaction.open_table(HEADERS).map_err(StoreError::database(&self.path))?;
-            let mut gone = Vec::new();
-            for (entry, stays) in table.iter().map_err(&failed)?.zip(stays) {
-                let (number, _) = entry.map_err(&failed)?;
-                gone.extend((!stays).then(|| number.value()));
+            // What follows the first that goes moves up.
+            let first = stays.iter().position(|stays| !stays).unwrap_or(stays.len()) as u64;
+            let mut moved = Vec::new();
+            for (entry, stays) in table.range(first..).map_err(&failed)?.zip(&stays[first as usize..]) {
+                let (_, header) = entry.map_err(&failed)?;
+                moved.extend(stays.then(|| header.value().to_vec()));
             }
-            for number in gone {
-                table.remove(number).map_err(&failed)?;
+            table.retain_in(first.., |_, _| false).map_err(&failed)?;
+            next = first;
+            for header in moved {
+                table.insert(next, &header[..]).map_err(&failed)?;
+                next += 1;
             }
         }
-        transaction.commit().map_err(StoreError::database(&self.path))
+        transaction.commit().map_err(StoreError::database(&self.path))?;
+        self.next = next;
+        Ok(())
+    }
+
+    /// The header of a number in the order of arrival, from 0 on, of those that are kept.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn get(&self, number: u64) -> Result<Option<Bytes>, StoreError> {
+        let transaction = self.database.begin_read().map_err(StoreError::database(&self.path))?;
+        let table = transaction.open_table(HEADERS).map_err(StoreError::database(&self.path))?;
+        let header = table.get(number).map_err(StoreError::database(&self.path))?;
+        Ok(header.map(|header| Bytes::copy_from_slice(header.value())))
     }
 
     /// Calls `each` with every header, in the order of arrival.

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::{BlockTree, Entry, Work};
+use super::{BlockTree, Entry, Work, links::Linked};
 
 /// How far the branches reach that a header is part of.
 #[derive(Clone, Copy)]

@@ -187,3 +187,25 @@ fn what_was_added_can_be_taken_back() {
     );
     assert_eq!(extend(&mut tree, 9, 10..12).len(), 2);
 }
+
+#[test]
+fn a_rejected_block_goes_with_its_descendants_and_the_best_of_the_rest_is_chosen() {
+    let mut tree = tree();
+    for (n, parent) in [(2, 1), (3, 2), (12, 1), (4, 3), (5, 4), (13, 12), (23, 2), (14, 3)] {
+        tree.insert(&header(n, parent), unit());
+    }
+    assert_eq!(tree.tip(), BlockId { height: 4, hash: hash(5) });
+    assert_eq!(tree.reject(hash(1)), None, "the root");
+    assert_eq!(tree.reject(hash(77)), None, "not there");
+    let gone = |gone: &[u8]| gone.iter().map(|&n| hash(n)).collect();
+    assert_eq!(tree.reject(hash(5)), Some(Rejection { update: update(4, &[]), gone: gone(&[5]) }));
+    assert_eq!(tree.reject(hash(23)), Some(Rejection { update: None, gone: gone(&[23]) }), "a side branch");
+    // Of 12-13 and 2, the longer one.
+    let rejection = Rejection { update: update(1, &[12, 13]), gone: gone(&[3, 4, 14]) };
+    assert_eq!(tree.reject(hash(3)), Some(rejection));
+    assert_eq!((tree.len(), tree.get(hash(3))), (4, None));
+    // Of equals the first, which is not the one that was best until now.
+    let rejection = Rejection { update: update(1, &[2]), gone: gone(&[13]) };
+    assert_eq!(tree.reject(hash(13)), Some(rejection));
+    assert_eq!(tree.insert(&header(13, 12), unit()), update(1, &[12, 13]), "it is taken again");
+}

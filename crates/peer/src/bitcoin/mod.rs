@@ -80,7 +80,10 @@ impl Protocol for Bitcoin {
         codec.block.merkle_root = options.merkle_root;
         codec.checksum = options.checksum != Checksum::Off;
         codec.defer_checksum = options.checksum == Checksum::Thread;
-        codec.max_block_size = options.max_block_size.unwrap_or(codec.max_block_size);
+        if let Some(max) = options.max_block_size {
+            codec.max_block_size = max;
+            codec.block.max_weight = codec.block.max_weight.map(|_| max.saturating_mul(4));
+        }
         let session = BitcoinSession::new(self.network, local, options, start);
         let codec = Codec::with_options(self.network, codec);
         let cover = if start.encrypted { self.cover(options, start.direction) } else { Cover::Clear };

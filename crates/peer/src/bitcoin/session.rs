@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use tipward_wire::{
-    BlockEvent, BlockHash, Header, Incoming, Txid,
+    BlockEvent, BlockHash, Incoming, Txid,
     bitcoin::{
         Chain, Codec, Inventory, InventoryKind, Locator, MAX_HEADERS, MAX_LOCATOR, Message, Network, Reject,
-        Transaction,
+        Transaction, to_headers,
     },
 };
 
@@ -80,7 +80,7 @@ impl BitcoinSession {
             Message::Pong(nonce) => out.events.push(SessionEvent::Pong(nonce)),
             Message::Headers(headers) => {
                 let more = headers.len() == MAX_HEADERS;
-                let headers: Vec<Header> = headers.into_iter().map(Header::from).collect();
+                let headers = to_headers(&headers);
                 let is_answer = self.headers_asked > 0;
                 self.headers_asked = self.headers_asked.saturating_sub(1);
                 let tip = headers.last().map(|header| header.hash).filter(|_| !is_answer);

@@ -25,13 +25,15 @@ pub struct LinkOptions {
     /// While more bytes than this wait to be sent, nothing is read that could add to them and no message of ours is taken;
     /// 1 MiB. One message more may be on top.
     pub max_unsent: usize,
-    /// The largest block accepted, in bytes; `None` for the network's own limit (4,000,000 on BTC, 8 GiB on BSV).
+    /// The largest block accepted, in bytes; `None` for the network's own limit (4,000,000 on BTC and a weight of as much, 8 GiB on
+    /// BSV). The limit for the weight is four times what is set here.
     pub max_block_size: Option<u64>,
     /// The target size of a block's parts, in bytes; 4 MiB. Smaller blocks come whole.
     pub part_size: usize,
     /// Who compares blocks with the checksums of their frames.
     pub checksum: Checksum,
-    /// Whether blocks are compared with the merkle root of their headers; on. Costs as much as two more checksums.
+    /// Whether blocks are compared with the merkle root of their headers, and witnesses with the commitment to them; on. Costs as
+    /// much as two more checksums, or three.
     pub merkle_root: bool,
     /// What is told of the messages that come.
     pub delivery: Delivery,

@@ -66,6 +66,7 @@ struct Log {
 enum Surprise {
     Error,
     Panic,
+    Reject,
 }
 
 impl Log {
@@ -79,6 +80,7 @@ impl Log {
             None => Ok(()),
             Some(Surprise::Error) => Err("the disk is full".into()),
             Some(Surprise::Panic) => panic!("a bug"),
+            Some(Surprise::Reject) => Err(BlockRejected { reason: "it is bad".to_owned() }.into()),
         }
     }
 }
@@ -125,11 +127,15 @@ struct Running {
 
 impl Running {
     fn start(sink: Log, before: impl IntoIterator<Item = SinkCommand>) -> Self {
+        Self::start_with(sink, before, true)
+    }
+
+    fn start_with(sink: Log, before: impl IntoIterator<Item = SinkCommand>, may_reject: bool) -> Self {
         let (commands, inbox) = mpsc::unbounded_channel();
         before.into_iter().for_each(|command| commands.send(command).unwrap());
         let ((done, acks), (told, events)) = (mpsc::channel(1000), broadcast::channel(1000));
         let calls = sink.calls.clone();
-        let task = tokio::spawn(deliver(Box::new(sink), inbox, done, told));
+        let task = tokio::spawn(deliver(Box::new(sink), inbox, done, told, may_reject));
         Self { commands, acks, events, calls, task }
     }
 
@@ -157,6 +163,7 @@ impl Running {
 fn sum(acks: &[Delivered]) -> Delivered {
     acks.iter().fold(Delivered::default(), |sum, ack| Delivered {
         commands: sum.commands + ack.commands,
+        rejected: ack.rejected.clone().or(sum.rejected),
         reached: ack.reached.or(sum.reached),
         blocks: sum.blocks + ack.blocks,
         transactions: sum.transactions + ack.transactions,
@@ -196,7 +203,14 @@ async fn a_sink_that_takes_parts_gets_every_call_in_order() {
     ];
     assert_eq!(calls, expected);
     // Genesis counts as done, and is not one that was received.
-    let all = Delivered { commands: 8, reached: Some(id(1)), blocks: 2, transactions: 4, bytes: 30 };
+    let all = Delivered {
+        commands: 8,
+        rejected: None,
+        reached: Some(id(1)),
+        blocks: 2,
+        transactions: 4,
+        bytes: 30,
+    };
     assert_eq!(sum(&acks), all);
 }
 
@@ -237,6 +251,54 @@ async fn an_error_ends_it_and_what_was_done_before_is_told() {
         assert_eq!(calls.last().map(String::as_str), Some(failing), "no call after it");
         assert_eq!(sum(&acks).commands, calls.len() - 1, "{failing}");
     }
+}
+
+/// What builds on a refused block is passed over up to where the sink is to go back below it, whatever that is.
+#[tokio::test(start_paused = true)]
+async fn a_refused_block_takes_with_it_what_builds_on_it() {
+    let rejects = |call| Log {
+        takes_parts: true,
+        surprises: BTreeMap::from([(call, Surprise::Reject)]),
+        ..Log::default()
+    };
+    let apply = |height| SinkCommand::Apply(block(height));
+    let follow_up = |to| {
+        [
+            apply(3),
+            SinkCommand::ApplyPart(id(4), part(4, 0)),
+            SinkCommand::Abort(id(4)),
+            SinkCommand::Rollback(id(3)),
+            SinkCommand::Rollback(id(2)),
+            SinkCommand::Rollback(id(to)),
+            apply(2),
+        ]
+    };
+    for (to, last) in
+        [(1, &["apply 2 whole of 1 parts"][..]), (0, &["rollback 0", "apply 2 whole of 1 parts"])]
+    {
+        let streamed = [SinkCommand::ApplyPart(id(2), part(2, 0)), streamed(2, 1)];
+        let commands = [apply(0), apply(1)].into_iter().chain(streamed).chain(follow_up(to));
+        let running = Running::start(rejects("apply 2 streamed of 0 parts"), commands);
+        let (acks, calls, result) = running.end().await;
+        assert_eq!(result, Ok(()));
+        let before = [
+            "apply 0 whole of 1 parts",
+            "apply 1 whole of 1 parts",
+            "part 0 of 2",
+            "apply 2 streamed of 0 parts",
+            "abort 2",
+        ];
+        assert_eq!(calls, [&before[..], last, &["flush"]].concat());
+        // Told at once, so that the driver knows what the sink has passed over since.
+        let (told, after) = acks.split_at(acks.iter().position(|ack| ack.rejected.is_some()).unwrap() + 1);
+        assert_eq!((sum(told).commands, sum(after).commands), (4, 7));
+        assert_eq!(sum(told).rejected, Some((id(2), "it is bad".to_owned())));
+        assert_eq!((sum(told).reached, sum(after).reached), (Some(id(1)), Some(id(2))));
+        assert_eq!((sum(told).blocks, sum(after).blocks), (2, 1));
+    }
+    let log = rejects("apply 1 whole of 1 parts");
+    let (_, calls, result) = Running::start_with(log, (0..3).map(apply), false).end().await;
+    assert_eq!((calls.len(), result), (2, Err("the block breaks the rules: it is bad".to_owned())));
 }
 
 #[tokio::test(start_paused = true)]

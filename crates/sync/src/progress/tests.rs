@@ -20,6 +20,7 @@ fn apply(tally: &mut Tally, blocks: u64, size: u64) {
     tally.received((blocks * size) as usize);
     tally.delivered(&Delivered {
         commands: blocks as usize,
+        rejected: None,
         reached: Some(at(reached)),
         blocks,
         transactions: 3 * blocks,

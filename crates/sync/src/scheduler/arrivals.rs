@@ -49,7 +49,7 @@ impl Scheduler {
                 self.room.waiting += length;
                 arriving.parts.push(part);
             }
-            Mode::Stream => self.stream_part(now, part),
+            Mode::Stream => self.stream_part(now, part, chain),
             Mode::Drain => {}
         }
     }
@@ -118,7 +118,7 @@ impl Scheduler {
             seen: std::mem::take(&mut peer.early),
             mode: if is_needed { Mode::Wait } else { Mode::Drain },
         });
-        let is_admitted = is_needed && self.admit(now, id);
+        let is_admitted = is_needed && self.admit(now, id, chain);
         if let Place::Height(height) = place
             && is_large
             && !is_admitted

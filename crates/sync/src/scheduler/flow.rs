@@ -142,6 +142,8 @@ pub(crate) enum FlowInput {
     Held(PeerId),
     /// The peer is let go.
     Released(PeerId),
+    /// The chain has given up this block and all that build on it; this is its parent. For the flow that knows headers only.
+    Rejected { parent: BlockId },
     /// There is more room, or the user goes on after a pause. For flows that take blocks.
     Room,
     /// Nothing but the time has changed. Time-outs are acted on here only: everything that came before was told.

@@ -21,6 +21,13 @@ pub enum Input {
     /// The sink has done so many more of the outputs that are for it, in their order: [`Output::Apply`],
     /// [`Output::ApplyPart`], [`Output::Abort`] and [`Output::Rollback`].
     Delivered(usize),
+    /// The sink has refused a block, and everything that it was given on top of it. It is at the block's parent.
+    Rejected {
+        /// The block.
+        block: BlockId,
+        /// Which rule it breaks.
+        reason: String,
+    },
     /// Ask for no more blocks until [`Input::Resume`]. What is under way still comes and is delivered.
     Pause,
     /// Go on after [`Input::Pause`].

@@ -18,6 +18,7 @@ mod io;
 mod order;
 mod pace;
 mod peers;
+mod reject;
 mod room;
 mod window;
 
@@ -70,6 +71,8 @@ pub struct Scheduler {
     header_tip: Option<BlockId>,
     /// The last block given to the sink, in the order of the chain.
     sent: Option<BlockId>,
+    /// That block is or was in the tree: it is not one that only the sink knows.
+    is_placed: bool,
     /// Where the sink must go back to before it gets a block above.
     rollback: Option<BlockId>,
     window: Window,
@@ -122,6 +125,7 @@ impl Scheduler {
             is_paused: false,
             header_tip: None,
             sent: cursor,
+            is_placed: cursor.is_none(),
             rollback: None,
             window: Window::default(),
             deliverable: 0,
@@ -172,6 +176,7 @@ impl Scheduler {
                 self.stream_on(now);
                 self.tell_of_room(now, chain);
             }
+            Input::Rejected { block, reason } => self.rejected(now, block, reason, chain),
             Input::Pause => self.is_paused = true,
             Input::Resume => {
                 self.is_paused = false;
@@ -200,7 +205,7 @@ impl Scheduler {
         if !self.options.headers_only && self.flow.may_fetch() && !self.is_over {
             self.fill(now, chain);
             self.deliver(now, chain);
-            self.admit_waiting(now);
+            self.admit_waiting(now, chain);
             self.free_one(now);
             self.assign(now);
             if is_late_known {
@@ -371,7 +376,7 @@ impl Scheduler {
     }
 
     /// Tells when the target is reached, or the place to stop.
-    fn conclude(&mut self, chain: &dyn Chain) {
+    fn conclude(&mut self, chain: &mut dyn Chain) {
         let tip = chain.tip();
         let applied = if self.options.headers_only {
             Some(tip)
@@ -391,11 +396,12 @@ impl Scheduler {
         if !(is_there || is_lost) || !self.settled || !self.flow.is_caught_up() {
             return;
         }
-        if let Some(sent) = self.sent.filter(|sent| chain.fork_point(sent.hash).is_none()) {
+        if let Some(sent) = self.sent.filter(|_| self.is_without_place(chain)) {
             self.is_over = true;
             self.outputs.push_back(Output::Failed(Arc::new(UnknownCursor(sent))));
         } else if let Some(applied) = applied.filter(|_| is_there && self.synced_at != Some(tip)) {
             self.synced_at = Some(tip);
+            chain.caught_up();
             let tip = if self.options.stay_behind == 0 { tip } else { applied };
             self.outputs.push_back(Output::Event(Event::Synced { tip }));
             if self.options.stop_when_synced {

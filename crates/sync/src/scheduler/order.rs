@@ -70,16 +70,17 @@ impl Scheduler {
         let old = self.header_tip.replace(tip);
         self.outputs.push_back(Output::Event(Event::Headers { tip }));
         let Some(old_tip) = old.filter(|old| update.keep <= old.height) else { return };
+        // What was best may be forgotten: what both have is what is kept.
+        let kept = update.keep.saturating_sub(1);
         if self.options.headers_only
-            && let Some(common) = chain.fork_point(old_tip.hash)
+            && let Some(common) = (chain.fork_point(old_tip.hash))
+                .or_else(|| chain.best_at(kept).map(|hash| BlockId { height: kept, hash }))
         {
-            self.outputs.push_back(Output::Event(Event::Reorg { old_tip, common }));
+            self.outputs.push_back(Output::Event(Event::reorg(old_tip, common, chain)));
         }
         for peer in self.peers.values_mut() {
-            if let Has::Shown { tip, reach } = &mut peer.has
-                && let Some(point) = chain.fork_point(*tip)
-            {
-                *reach = point.height;
+            if let Has::Shown { tip, reach } = &mut peer.has {
+                *reach = chain.fork_point(*tip).map_or(kept.min(*reach), |point| point.height);
             }
         }
         // The chain may be further than this update: what lies above is looked at anew, whatever the last slot tells.
@@ -87,11 +88,20 @@ impl Scheduler {
     }
 
     /// Makes the window agree with the best chain, and finds out whether the sink has to go back.
-    fn realign(&mut self, now: Instant, keep: u64, chain: &dyn Chain) {
+    pub(super) fn realign(&mut self, now: Instant, keep: u64, chain: &dyn Chain) {
         let point = match self.sent {
             None => None,
             Some(sent) => match chain.fork_point(sent.hash) {
-                Some(point) => Some(point),
+                Some(point) => {
+                    self.is_placed = true;
+                    Some(point)
+                }
+                // Its branch was best and is forgotten: what is kept both have.
+                None if self.is_placed => {
+                    let due = self.rollback.map_or(sent.height, |to| to.height);
+                    let height = keep.saturating_sub(1).min(sent.height).min(due);
+                    chain.best_at(height).map(|hash| BlockId { height, hash })
+                }
                 // Its headers have not come yet.
                 None => return,
             },
@@ -118,6 +128,11 @@ impl Scheduler {
         self.ready.split_off(&end);
         self.large.split_off(&end);
         self.call_off_the_lost(now);
+    }
+
+    /// Whether the block that the sink says it has was never seen in the tree.
+    pub(super) fn is_without_place(&self, chain: &dyn Chain) -> bool {
+        !self.is_placed && self.sent.is_some_and(|sent| chain.fork_point(sent.hash).is_none())
     }
 
     /// Nobody needs what is not in the window any more.
@@ -156,7 +171,7 @@ impl Scheduler {
         if self.window.len() == 0 && self.window.base() != next {
             self.realign(now, u64::MAX, chain);
         }
-        if self.sent.is_some_and(|sent| chain.fork_point(sent.hash).is_none()) {
+        if self.is_without_place(chain) {
             return;
         }
         for _ in 0..room {
@@ -188,7 +203,7 @@ impl Scheduler {
                 Order::AsReceived => self.ready.pop_first().and_then(|height| self.window.take(height)),
             };
             let Some(block) = next else { break };
-            self.roll_back_for(block.id.height);
+            self.roll_back_for(block.id.height, chain);
             match self.options.order {
                 Order::Chain => self.sent = Some(block.id),
                 Order::AsReceived => self.sent = self.window.skip_sent().or(self.sent),
@@ -201,10 +216,10 @@ impl Scheduler {
 
     /// Sends the sink back before it gets a block of another branch. Not before such a block is there: a branch of which nobody
     /// has blocks must not undo anything.
-    pub(super) fn roll_back_for(&mut self, height: u64) {
+    pub(super) fn roll_back_for(&mut self, height: u64, chain: &dyn Chain) {
         let Some(common) = self.rollback.take_if(|common| common.height < height) else { return };
         if let Some(old_tip) = self.sent {
-            self.outputs.push_back(Output::Event(Event::Reorg { old_tip, common }));
+            self.outputs.push_back(Output::Event(Event::reorg(old_tip, common, chain)));
             self.sent = Some(if common.height < old_tip.height { common } else { old_tip });
         }
         self.unapplied.push(0);

@@ -13,7 +13,7 @@ use super::{
     flow::FlowInput,
     peers::{Arriving, Mode, PeerState, Place},
 };
-use crate::BlockId;
+use crate::{BlockId, Chain};
 
 /// This fraction of the budget is kept free for the next block.
 const FRONT_SHARE: u64 = 8;
@@ -67,7 +67,7 @@ impl Scheduler {
     }
 
     /// Collects or streams the block that arrives from this peer, if either is possible.
-    pub(super) fn admit(&mut self, now: Instant, id: PeerId) -> bool {
+    pub(super) fn admit(&mut self, now: Instant, id: PeerId, chain: &dyn Chain) -> bool {
         let arriving = self.peers.get(&id).and_then(|peer| peer.arriving.as_ref());
         let Some(arriving) = arriving.filter(|arriving| arriving.mode == Mode::Wait) else {
             return self.committed() <= self.ahead_budget();
@@ -88,7 +88,7 @@ impl Scheduler {
         self.room.partial -= waited;
         self.stream = Some(id);
         let parts = self.set_mode(id, Mode::Stream);
-        parts.into_iter().for_each(|part| self.stream_part(now, part));
+        parts.into_iter().for_each(|part| self.stream_part(now, part, chain));
         true
     }
 
@@ -110,7 +110,7 @@ impl Scheduler {
     }
 
     /// Looks whether those who wait need not wait any more.
-    pub(super) fn admit_waiting(&mut self, now: Instant) {
+    pub(super) fn admit_waiting(&mut self, now: Instant, chain: &dyn Chain) {
         if self.room.held.is_empty() {
             return;
         }
@@ -126,7 +126,7 @@ impl Scheduler {
             .collect();
         waiting.sort_unstable();
         for (_, id) in waiting {
-            if self.admit(now, id) {
+            if self.admit(now, id, chain) {
                 self.release(id, now);
                 self.throttle(now);
             }
@@ -181,9 +181,9 @@ impl Scheduler {
         if mode == Mode::Stream { std::mem::take(&mut arriving.parts) } else { Vec::new() }
     }
 
-    pub(super) fn stream_part(&mut self, now: Instant, part: BlockPart) {
+    pub(super) fn stream_part(&mut self, now: Instant, part: BlockPart, chain: &dyn Chain) {
         let height = self.window.base();
-        self.roll_back_for(height);
+        self.roll_back_for(height, chain);
         self.unapplied.push(part.bytes.len() as u64);
         self.outputs.push_back(Output::ApplyPart(BlockId { height, hash: part.block }, part));
         self.throttle(now);

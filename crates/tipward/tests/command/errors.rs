@@ -92,7 +92,8 @@ fn wrong_words() {
         ),
         (vec!["sync", "--stay-behind", "few"], "invalid value 'few' for '--stay-behind <N>'"),
         (vec!["sync", "--frobnicate"], "unexpected argument '--frobnicate' found"),
-        (vec!["block", "7"], "which archive? Give --data-dir DIR or --network NAME"),
+        (vec!["block", "7"], "whose data? Give --data-dir DIR or --network NAME"),
+        (vec!["proof", "7", "--block", "7"], "invalid value '7' for '<TXID>...'"),
         (vec!["simnet", "--network", "btc"], "blocks of btc take real work to generate"),
     ] {
         let line = fails(&arguments, 2);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tipward_chain::sync::peer::wire::bitcoin::Network;
+use tipward_chain::sync::peer::wire::bitcoin::{Block, Network};
 use tipward_simnet::{Behaviour, ChainSpec};
 use tipward_tests::{archived_blocks, testdata};
 
@@ -106,6 +106,25 @@ fn json_is_all_there_is_on_stdout() {
         assert_eq!((&line["size"], &line["on_best_chain"]), (&block.raw.len().into(), &true.into()));
         assert_eq!(run(&["block", name, "--data-dir", utf8(dir.path()), "--raw"]).stdout, block.raw);
     }
+    // A proof of a transaction, by its block's height and hash.
+    let transaction = Block::new(block.raw.clone()).unwrap().transaction(0).unwrap().txid();
+    let text = transaction.to_string();
+    for name in ["77", &block.hash.to_string()] {
+        let prove = |more: &[&str]| {
+            let arguments = ["proof", &text, "--block", name, "--data-dir", utf8(dir.path())];
+            stdout(&run(&[&arguments[..], more].concat()))
+        };
+        let line: serde_json::Value = serde_json::from_str(&prove(&["--json"])).unwrap();
+        assert_eq!((&line["height"], &line["confirmations"]), (&77.into(), &224.into()));
+        assert_eq!(line["transactions"], serde_json::json!([{"txid": text, "position": 0}]));
+        let proof = prove(&["--raw"]);
+        assert_eq!(line["proof"], proof.trim());
+        let header: String = block.header.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(proof.starts_with(&header), "{proof}");
+        assert!(prove(&[]).contains(&format!("{text}, number 0 of ")), "{}", prove(&[]));
+    }
+    let output = run(&["proof", &text, "--block", "78", "--data-dir", utf8(dir.path())]);
+    assert_eq!(stderr(&output), format!("error: transaction {text} is not in the block\n"));
     // A segment is a block file.
     let segment = dir.path().join("blocks/blk00000.blk");
     let text = stdout(&run(&["inspect", utf8(&segment)]));

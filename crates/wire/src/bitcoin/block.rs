@@ -146,18 +146,27 @@ impl Block {
     /// [`BlockError::WitnessCommitment`] if they differ, or if there are witnesses and no commitment.
     pub fn check_witness_commitment(&self) -> Result<Verdict, BlockError> {
         let coinbase = self.transaction(0);
-        let Some(commitment) = coinbase.as_ref().and_then(witness_commitment) else {
-            let has_witnesses = self.transactions().any(|transaction| transaction.has_witnesses());
-            return if has_witnesses { Err(BlockError::WitnessCommitment) } else { Ok(Verdict::NotChecked) };
-        };
-        // The coinbase's witness is one item: 32 bytes reserved for what may be committed to one day.
-        let mut items = coinbase.iter().flat_map(Transaction::witnesses).flat_map(|witness| witness.items());
-        let holds = match (items.next().map(<[u8; 32]>::try_from), items.next()) {
-            (Some(Ok(reserved)), None) => pair(&self.witness_root(), &reserved) == commitment,
-            _ => false,
-        };
-        if holds { Ok(Verdict::Verified) } else { Err(BlockError::WitnessCommitment) }
+        let has_witnesses = self.transactions().any(|transaction| transaction.has_witnesses());
+        check_commitment(coinbase.as_ref(), has_witnesses, || self.witness_root())
     }
+}
+
+/// Whether the root of a block's wtxids is the one that its coinbase commits to, if that commits to any.
+pub(super) fn check_commitment(
+    coinbase: Option<&Transaction>,
+    has_witnesses: bool,
+    root: impl FnOnce() -> [u8; 32],
+) -> Result<Verdict, BlockError> {
+    let Some(commitment) = coinbase.and_then(witness_commitment) else {
+        return if has_witnesses { Err(BlockError::WitnessCommitment) } else { Ok(Verdict::NotChecked) };
+    };
+    // The coinbase's witness is one item: 32 bytes reserved for what may be committed to one day.
+    let mut items = coinbase.into_iter().flat_map(Transaction::witnesses).flat_map(|witness| witness.items());
+    let holds = match (items.next().map(<[u8; 32]>::try_from), items.next()) {
+        (Some(Ok(reserved)), None) => pair(&root(), &reserved) == commitment,
+        _ => false,
+    };
+    if holds { Ok(Verdict::Verified) } else { Err(BlockError::WitnessCommitment) }
 }
 
 /// The commitment to a block's witnesses in its coinbase: 32 bytes in the last output that has one.

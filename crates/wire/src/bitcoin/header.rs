@@ -1,6 +1,6 @@
 //! The 80-byte block header.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::{CompactTarget, Target, Work};
 use crate::{BlockHash, Header, sha256d};
@@ -151,6 +151,20 @@ impl From<BlockHeader> for Header {
             raw: Bytes::copy_from_slice(&raw),
         }
     }
+}
+
+/// The headers with their hashes. Their bytes share one buffer, which is cheaper than one for each, and lives as long as any
+/// of them.
+#[must_use]
+pub fn to_headers(headers: &[BlockHeader]) -> Vec<Header> {
+    let mut raw = BytesMut::with_capacity(headers.len() * BlockHeader::SIZE);
+    headers.iter().for_each(|header| raw.extend_from_slice(&header.to_bytes()));
+    let mut raw = raw.freeze();
+    let with_hash = |header: &BlockHeader| {
+        let raw = raw.split_to(BlockHeader::SIZE);
+        Header { hash: BlockHash::from_bytes(sha256d(&raw)), parent: header.parent, raw }
+    };
+    headers.iter().map(with_hash).collect()
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ pub use compact_size::{decode_compact_size, encode_compact_size};
 #[cfg(feature = "bitcoin-0_32")]
 pub use conversions::UnknownNetwork;
 pub use gcs::{BlockFilter, FilterError, FilterHash, FilterHeader};
-pub use header::{BlockHeader, HeaderRunError, check_headers};
+pub use header::{BlockHeader, HeaderRunError, check_headers, to_headers};
 pub use merkle::MerkleBuilder;
 pub use message::*;
 pub use network::{Chain, Difficulty, Network};

@@ -67,6 +67,10 @@ pub struct Network {
     pub difficulty: Difficulty,
     /// Blocks of the chain, with their heights, which ascend. Nothing that forks off below one is taken once it is there.
     pub checkpoints: &'static [(u64, BlockHash)],
+    /// From what height on blocks have the witnesses that their coinbase commits to (BIP 141); `None` if never.
+    pub segwit_height: Option<u64>,
+    /// The most that a block may weigh (BIP 141), in weight units; `None` without a limit.
+    pub max_weight: Option<u64>,
     /// Work that the chain is known to have. Once a chain with that much is there, branches with less are not looked at.
     pub min_work: Work,
 }
@@ -113,6 +117,8 @@ impl Network {
             (600_768, BlockHash::from_bytes(BTC_600768)),
             (830_592, BlockHash::from_bytes(BTC_830592)),
         ],
+        segwit_height: Some(481_824),
+        max_weight: Some(4_000_000),
         // At height 830,592.
         min_work: work(0x6a70_fe70_f287_3330_c752_9db0),
     };
@@ -127,6 +133,7 @@ impl Network {
         chain_block: None,
         difficulty: Difficulty::Retarget { easy_when_late: true, bip94: false },
         checkpoints: &[(546, BlockHash::from_bytes(TESTNET3_546))],
+        segwit_height: Some(834_624),
         // Bitcoin Core, at height 2,550,000.
         min_work: work(0x0c59_b14e_264b_a6c1_5db9),
         ..*Self::BTC
@@ -143,6 +150,7 @@ impl Network {
         chain_block: None,
         difficulty: Difficulty::Retarget { easy_when_late: true, bip94: true },
         checkpoints: &[],
+        segwit_height: Some(1),
         // Bitcoin Core, at height 123,613.
         min_work: work(0x09a0_fe15_d017_7d08_6304),
         ..*Self::BTC
@@ -158,6 +166,7 @@ impl Network {
         pow_limit: CompactTarget(0x1e03_77ae),
         chain_block: None,
         checkpoints: &[],
+        segwit_height: Some(1),
         // Bitcoin Core, at height 293,175.
         min_work: work(0x0b46_3ea0_a4b8),
         ..*Self::BTC
@@ -174,6 +183,8 @@ impl Network {
         chain_block: None,
         difficulty: Difficulty::Fixed,
         checkpoints: &[],
+        // At the latest; Bitcoin Core's from the start.
+        segwit_height: Some(432),
         min_work: Work::ZERO,
         ..*Self::BTC
     };
@@ -191,6 +202,8 @@ impl Network {
             (401_184, BlockHash::from_bytes(BOTH_401184)),
             (888_000, BlockHash::from_bytes(BSV_888000)),
         ],
+        segwit_height: None,
+        max_weight: None,
         // Bitcoin SV node 1.0.
         min_work: work(0x00a0_f306_4330_647e_2f6c_4828),
         ..*Self::BTC

@@ -2,8 +2,9 @@
 //! Core's `gettxoutproof`. The checks are those of its `CPartialMerkleTree::ExtractMatches`, but
 //! for the limit on the number of transactions, which BSV's blocks have not.
 
-use bitcoin_hashes::sha256d;
+use std::convert::Infallible;
 
+use super::{MerkleBuilder, merkle::pair};
 use crate::Txid;
 
 #[cfg(test)]
@@ -48,11 +49,34 @@ impl PartialMerkleTree {
     /// order, is true. `txids` are all of the block's. `None` if there are none or more than 2^32 - 1.
     #[must_use]
     pub fn build(txids: &[Txid], mut matched: impl FnMut(usize) -> bool) -> Option<Self> {
-        let transactions = u32::try_from(txids.len()).ok().filter(|count| *count > 0)?;
-        let matched: Vec<usize> = (0..txids.len()).filter(|index| matched(*index)).collect();
-        let mut builder = Builder { hashes: Vec::new(), flags: Vec::new(), len: 0 };
-        builder.add(txids, 0, &matched, height(transactions));
-        Some(Self { transactions, hashes: builder.hashes, flags: builder.flags })
+        let transactions = u32::try_from(txids.len()).ok()?;
+        let matched: Vec<u32> = (0..transactions).filter(|index| matched(*index as usize)).collect();
+        let txids = txids.iter().map(|txid| Ok::<_, Infallible>(*txid));
+        Self::from_stream(transactions, &matched, txids).unwrap_or_else(|never| match never {})
+    }
+
+    /// The tree for the transactions with these indices, which ascend, of a block with so many transactions. `txids` yields
+    /// the ids of all, in order. Memory is needed for the tree and one hash per level.
+    ///
+    /// `None` if there are no transactions, not so many, or an index is out of order or range.
+    ///
+    /// # Errors
+    /// The first that `txids` yields.
+    pub fn from_stream<E>(
+        transactions: u32,
+        matched: &[u32],
+        txids: impl IntoIterator<Item = Result<Txid, E>>,
+    ) -> Result<Option<Self>, E> {
+        let is_in_order = matched.is_sorted_by(|one, next| one < next);
+        if transactions == 0 || !is_in_order || matched.last().is_some_and(|last| *last >= transactions) {
+            return Ok(None);
+        }
+        let (hashes, flags) = (Vec::new(), Vec::new());
+        let mut builder = Builder { transactions, txids: txids.into_iter(), hashes, flags, len: 0 };
+        let is_whole = builder.add(0, matched, height(transactions))?.is_some();
+        let Builder { mut txids, hashes, flags, .. } = builder;
+        let is_end = txids.next().transpose()?.is_none();
+        Ok((is_whole && is_end).then_some(Self { transactions, hashes, flags }))
     }
 
     /// Computes the merkle root and the matches. The work and memory are in proportion to the flags and
@@ -157,29 +181,48 @@ const fn height(transactions: u32) -> u32 {
     u32::BITS - transactions.saturating_sub(1).leading_zeros()
 }
 
-struct Builder {
+struct Builder<I> {
+    transactions: u32,
+    /// The ids that are not in the tree yet.
+    txids: I,
     hashes: Vec<[u8; 32]>,
     flags: Vec<u8>,
     /// How many flags there are, in bits.
     len: usize,
 }
 
-impl Builder {
-    /// Adds the node at `height` above `leaves`, of which the first has the index `start`; `matched` are
-    /// those indices below the node that match.
-    fn add(&mut self, leaves: &[Txid], start: usize, matched: &[usize], height: u32) {
+impl<E, I: Iterator<Item = Result<Txid, E>>> Builder<I> {
+    /// Adds the node at `height` above the leaves from the index `start` on; `matched` are those indices below the node that
+    /// match. `None` if there are not as many leaves as there should be.
+    fn add(&mut self, start: u32, matched: &[u32], height: u32) -> Result<Option<()>, E> {
         self.add_flag(!matched.is_empty());
         if height == 0 || matched.is_empty() {
-            self.hashes.push(subtree(leaves, height));
-            return;
+            let hash = self.subtree(start, height)?;
+            self.hashes.extend(hash);
+            return Ok(hash.map(|_| ()));
         }
-        let half = leaves.len().min(1 << (height - 1));
-        let (left, right) = leaves.split_at(half);
-        let split = matched.partition_point(|index| *index < start + half);
-        self.add(left, start, &matched[..split], height - 1);
-        if !right.is_empty() {
-            self.add(right, start + half, &matched[split..], height - 1);
+        let half = start.saturating_add(1 << (height - 1));
+        let (left, right) = matched.split_at(matched.partition_point(|index| *index < half));
+        if self.add(start, left, height - 1)?.is_none() {
+            return Ok(None);
         }
+        if half < self.transactions { self.add(half, right, height - 1) } else { Ok(Some(())) }
+    }
+
+    /// The hash of the node at `height` above the next leaves.
+    fn subtree(&mut self, start: u32, height: u32) -> Result<Option<[u8; 32]>, E> {
+        let count = u64::from(self.transactions - start).min(1 << height) as u32;
+        let mut leaves = MerkleBuilder::new();
+        for _ in 0..count {
+            let Some(txid) = self.txids.next().transpose()? else { return Ok(None) };
+            leaves.push(txid);
+        }
+        let (mut hash, _) = leaves.finish();
+        // A node without a right half repeats its left one.
+        for _ in self::height(count)..height {
+            hash = pair(&hash, &hash);
+        }
+        Ok(Some(hash))
     }
 
     fn add_flag(&mut self, flag: bool) {
@@ -191,20 +234,6 @@ impl Builder {
         }
         self.len += 1;
     }
-}
-
-/// The hash of the node at `height` above `leaves`.
-fn subtree(leaves: &[Txid], height: u32) -> [u8; 32] {
-    let mut level: Vec<[u8; 32]> = leaves.iter().map(|leaf| *leaf.as_bytes()).collect();
-    for _ in 0..height {
-        if !level.len().is_multiple_of(2) {
-            level.extend_from_within(level.len() - 1..);
-        }
-        let mut parents = vec![[0; 32]; level.len() / 2];
-        sha256d::Hash::hash_64_many(&mut parents, level.as_flattened().as_chunks::<64>().0);
-        level = parents;
-    }
-    level[0]
 }
 
 struct Reader<'a> {

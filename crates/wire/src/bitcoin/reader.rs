@@ -1,10 +1,11 @@
 //! A block as a stream of parts: cut at whole transactions, checked while it passes.
 
 use bitcoin_hashes::{HashEngine as _, sha256d as engine};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::{
-    BlockHeader, Chain, MerkleBuilder, Network,
+    BlockHeader, Chain, MerkleBuilder, Network, Transaction,
+    block::check_commitment,
     compact_size::compact_size_len,
     decode_compact_size,
     layout::Layout,
@@ -31,13 +32,28 @@ pub struct BlockOptions {
     /// Whether transactions are hashed and their merkle root compared with the header's, which costs more than all else.
     /// On unless unset.
     pub merkle_root: bool,
+    /// With the merkle root: from what height on blocks must have the witnesses that their coinbase commits to (BIP 141).
+    /// The height is the one that the coinbase tells (BIP 34), since no block with a commitment is older than that rule.
+    /// Blocks that have witnesses are checked in any case. `None`, as for BSV: not at all.
+    pub witnesses_from: Option<u64>,
+    /// With the merkle root: the most that a block may weigh (BIP 141), in weight units; `None`, as for BSV: anything.
+    pub max_weight: Option<u64>,
+    /// With the merkle root: whether [`BlockReader::take_txids`] tells the transactions' ids. Off unless set.
+    pub txids: bool,
 }
 
 impl BlockOptions {
     /// The defaults for a network.
     #[must_use]
     pub fn new(network: &Network) -> Self {
-        Self { witnesses: network.chain == Chain::Btc, part_size: DEFAULT_PART_SIZE, merkle_root: true }
+        Self {
+            witnesses: network.chain == Chain::Btc,
+            part_size: DEFAULT_PART_SIZE,
+            merkle_root: true,
+            witnesses_from: network.segwit_height,
+            max_weight: network.max_weight,
+            txids: false,
+        }
     }
 }
 
@@ -85,7 +101,7 @@ impl BlockReader {
             size,
             part_size: options.part_size.clamp(MIN_PART_SIZE, 1 << 30),
             scanner: Scanner::new(options.witnesses, 0),
-            merkle: options.merkle_root.then(Merkle::default),
+            merkle: options.merkle_root.then(|| Merkle::new(options)),
             state: State::Header,
             header: None,
             declared: 0,
@@ -109,6 +125,13 @@ impl BlockReader {
     #[must_use]
     pub fn seen(&self) -> u64 {
         self.offset + self.scanned as u64
+    }
+
+    /// Takes the ids of the transactions that have passed since the last time, if [`BlockOptions::txids`] is set. They pile up
+    /// if they are not taken.
+    pub fn take_txids(&mut self) -> Vec<Txid> {
+        let txids = self.merkle.as_mut().and_then(|merkle| merkle.txids.as_mut());
+        txids.map(std::mem::take).unwrap_or_default()
     }
 
     /// The block's size in bytes.
@@ -251,7 +274,9 @@ impl BlockReader {
         }
         let (Some(merkle), Some((_, header))) = (&mut self.merkle, self.header) else { return Ok(()) };
         let (root, mutated) = std::mem::take(&mut merkle.builder).finish();
-        check_root(&header, root, mutated, merkle.first == COINBASE)
+        check_root(&header, root, mutated, merkle.first == COINBASE)?;
+        // Only now it is known that the coinbase is the block's own.
+        merkle.witnesses.take().map_or(Ok(()), |witnesses| witnesses.check(self.size))
     }
 
     fn cut(&mut self, input: &mut BytesMut, cut: usize) -> BlockEvent {
@@ -300,13 +325,86 @@ impl BlockReader {
 }
 
 /// Txids as transactions pass, folded into the merkle root.
-#[derive(Default)]
 struct Merkle {
     builder: MerkleBuilder,
     /// Of the transaction that does not lie whole in one read.
     engine: engine::HashEngine,
     /// What follows the version of the first transaction.
     first: Vec<u8>,
+    /// The ids that were not taken yet, if they are wanted.
+    txids: Option<Vec<Txid>>,
+    /// `None` if they are not to be checked.
+    witnesses: Option<Witnesses>,
+}
+
+/// Wtxids as transactions pass, folded into their root, and what else it takes to check the witnesses.
+#[derive(Default)]
+struct Witnesses {
+    /// See [`BlockOptions::witnesses_from`].
+    from: Option<u64>,
+    /// See [`BlockOptions::max_weight`].
+    max_weight: Option<u64>,
+    builder: MerkleBuilder,
+    /// Of the transaction that does not lie whole in one read.
+    engine: engine::HashEngine,
+    /// The first transaction.
+    coinbase: Vec<u8>,
+    /// Bytes of transactions, and how many of them count for txids.
+    bytes: u64,
+    body: u64,
+}
+
+impl Witnesses {
+    fn whole(&mut self, bytes: &[u8], layout: &Layout, txid: Txid) {
+        let transaction = &bytes[layout.start..layout.end];
+        let hash = if layout.has_witnesses() {
+            self.body += (8 + layout.outputs_end - layout.inputs) as u64;
+            sha256d(transaction)
+        } else {
+            self.body += transaction.len() as u64;
+            *txid.as_bytes()
+        };
+        self.bytes += transaction.len() as u64;
+        if self.builder.count() == 0 {
+            self.coinbase.extend_from_slice(transaction);
+        }
+        self.push(hash);
+    }
+
+    fn raw(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        self.engine.input(bytes);
+        if self.builder.count() == 0 {
+            self.coinbase.extend_from_slice(bytes);
+        }
+    }
+
+    fn end(&mut self) {
+        let engine = std::mem::take(&mut self.engine);
+        self.push(engine::Hash::from_engine(engine).to_byte_array());
+    }
+
+    /// The coinbase's counts as zero: it holds the commitment.
+    fn push(&mut self, hash: [u8; 32]) {
+        self.builder.push_hash(if self.builder.count() == 0 { [0; 32] } else { hash });
+    }
+
+    /// Of a block of so many bytes that has the merkle root of its header.
+    fn check(self, size: u64) -> Result<(), BlockError> {
+        let witnesses = self.bytes - self.body;
+        let (weight, has_witnesses) = (4 * size - 3 * witnesses, witnesses > 0);
+        if let Some(limit) = self.max_weight.filter(|limit| weight > *limit) {
+            return Err(BlockError::Weight { weight, limit });
+        }
+        let Some(from) = self.from else { return Ok(()) };
+        let coinbase = Transaction::new(Bytes::from(self.coinbase)).ok();
+        let height = coinbase.as_ref().and_then(Transaction::coinbase_height);
+        // What looks like a commitment has no meaning before.
+        if !has_witnesses && height.is_none_or(|height| height < from) {
+            return Ok(());
+        }
+        check_commitment(coinbase.as_ref(), has_witnesses, || self.builder.finish().0).map(|_| ())
+    }
 }
 
 /// What follows the version of a coinbase: the count of its inputs, and an outpoint that spends nothing.
@@ -322,6 +420,25 @@ const COINBASE: [u8; 37] = {
 };
 
 impl Merkle {
+    fn new(options: BlockOptions) -> Self {
+        let BlockOptions { witnesses, witnesses_from: from, max_weight, txids, .. } = options;
+        let has_checks = witnesses && (from.is_some() || max_weight.is_some());
+        Self {
+            builder: MerkleBuilder::new(),
+            engine: engine::HashEngine::new(),
+            first: Vec::new(),
+            txids: txids.then(Vec::new),
+            witnesses: has_checks.then(|| Witnesses { from, max_weight, ..Witnesses::default() }),
+        }
+    }
+
+    fn push(&mut self, txid: Txid) {
+        self.builder.push(txid);
+        if let Some(txids) = &mut self.txids {
+            txids.push(txid);
+        }
+    }
+
     /// Keeps the start of the first transaction; `bytes` are more of it, of which `before` have passed.
     fn note_first(&mut self, bytes: &[u8], before: u64) {
         if self.builder.count() == 0 && self.first.len() < COINBASE.len() {
@@ -378,17 +495,33 @@ impl Visitor for Checked<'_> {
         self.start(layout.start);
         let start = &bytes[layout.inputs..layout.end.min(layout.inputs + COINBASE.len())];
         self.merkle.note_first(start, 4);
-        self.merkle.builder.push(layout.txid(bytes));
+        let txid = layout.txid(bytes);
+        self.merkle.push(txid);
+        if let Some(witnesses) = &mut self.merkle.witnesses {
+            witnesses.whole(bytes, layout, txid);
+        }
     }
 
     fn body(&mut self, bytes: &[u8]) {
         self.merkle.note_first(bytes, self.merkle.engine.n_bytes_hashed());
         self.merkle.engine.input(bytes);
+        if let Some(witnesses) = &mut self.merkle.witnesses {
+            witnesses.body += bytes.len() as u64;
+        }
+    }
+
+    fn raw(&mut self, bytes: &[u8]) {
+        if let Some(witnesses) = &mut self.merkle.witnesses {
+            witnesses.raw(bytes);
+        }
     }
 
     fn end(&mut self) {
         let engine = std::mem::take(&mut self.merkle.engine);
-        self.merkle.builder.push(Txid::from_bytes(engine::Hash::from_engine(engine).to_byte_array()));
+        self.merkle.push(Txid::from_bytes(engine::Hash::from_engine(engine).to_byte_array()));
+        if let Some(witnesses) = &mut self.merkle.witnesses {
+            witnesses.end();
+        }
     }
 }
 

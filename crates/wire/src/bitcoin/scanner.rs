@@ -126,6 +126,8 @@ pub(super) trait Visitor {
     }
     /// More bytes of the transaction that started last which count for its txid (BIP 141).
     fn body(&mut self, _bytes: &[u8]) {}
+    /// More bytes of the transaction that started last, all of them; told after those of them that are its body.
+    fn raw(&mut self, _bytes: &[u8]) {}
     /// The transaction that started last ends.
     fn end(&mut self) {}
 }
@@ -232,7 +234,9 @@ impl Scanner {
                 self.in_body = true;
                 self.pass(4, State::InputCount);
             }
+            let from = at;
             at = self.resume(bytes, at, remaining, visitor)?;
+            visitor.raw(&bytes[from..at]);
             if self.state == State::End && self.skip == 0 {
                 visitor.end();
                 self.state = State::Start;

@@ -89,6 +89,18 @@ impl Transaction {
         inputs.next().is_some_and(|input| input.outpoint().is_null()) && inputs.next().is_none()
     }
 
+    /// The height that a coinbase tells at the start of its script (BIP 34), as blocks must from version 2 on. Those before
+    /// may tell anything. `None` if there is none, or one of at most 16.
+    #[must_use]
+    pub fn coinbase_height(&self) -> Option<u64> {
+        let input = self.inputs().next()?;
+        let (&length, rest) = input.script().as_bytes().split_first()?;
+        let number = rest.get(..usize::from(length)).filter(|number| (1..=8).contains(&number.len()))?;
+        let mut bytes = [0; 8];
+        bytes[..number.len()].copy_from_slice(number);
+        Some(u64::from_le_bytes(bytes))
+    }
+
     /// The inputs.
     #[must_use]
     pub fn inputs(&self) -> Inputs<'_> {

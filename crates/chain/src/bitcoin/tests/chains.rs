@@ -30,7 +30,7 @@ impl Line {
 
     /// What a child has to claim that comes so many seconds later.
     fn required(&self, network: &Network, seconds: u32) -> u32 {
-        difficulty::required(network, self, self.tip().time + seconds).unwrap().0
+        difficulty::required(network, self, &self.tip(), self.tip().time + seconds).unwrap().0
     }
 }
 
@@ -68,7 +68,7 @@ fn retargets_as_bitcoin_core_computes_them() {
         assert_eq!(line.required(Network::BTC, 600), bits, "not yet");
         let mut short = Line { base: line.base + 1, nodes: line.nodes.split_off(1) };
         short.push(time, bits);
-        let refused = difficulty::required(Network::BTC, &short, time);
+        let refused = difficulty::required(Network::BTC, &short, &short.tip(), time);
         assert_eq!(refused, Err(HeaderError::NoPast { height: last - 2015 }));
     }
 }
@@ -241,7 +241,7 @@ proptest! {
             }
             (0..2400).any(|_| {
                 let time = line.tip().time + 600;
-                let is_missing = difficulty::required(network, &line, time).is_err()
+                let is_missing = difficulty::required(network, &line, &line.tip(), time).is_err()
                     || line.median_time(line.tip().id.height).is_none();
                 line.push_after(600, 0x1c05_a3f4);
                 is_missing

@@ -207,7 +207,7 @@ fn all_retargets_of_btc() {
     for (&height, header) in headers.iter().filter(|(height, _)| **height > 0 && **height % 2016 == 0) {
         sides.tip = height - 1;
         assert_eq!(sides.tip().id.hash, header.parent);
-        let required = |network| difficulty::required(network, &sides, header.time);
+        let required = |network| difficulty::required(network, &sides, &sides.tip(), header.time);
         assert_eq!(required(Network::BTC), Ok(header.bits), "{height}");
         if height < 478_559 {
             assert_eq!(required(Network::BSV), Ok(header.bits), "{height}, the past of both");

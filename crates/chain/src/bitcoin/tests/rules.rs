@@ -133,7 +133,7 @@ fn a_period_does_not_begin_in_the_past() {
         let mut mined = Mined::new(network, 2015);
         let (parent, time) = (mined.tip(), mined.tip().time);
         let branch = mined.tree.branch(parent.hash()).unwrap();
-        let due = difficulty::required(network, &branch, time).unwrap();
+        let due = difficulty::required(network, &branch, &branch.tip(), time).unwrap();
         let (at_once, earlier) = (child(&parent, time - 600, due), child(&parent, time - 601, due));
         assert!(mined.check(&at_once, UnixTime::MAX).is_ok());
         let warp = HeaderError::TimeWarp { hash: earlier.hash(), time: time - 601, parent: time };

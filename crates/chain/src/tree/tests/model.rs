@@ -63,13 +63,17 @@ impl Model {
         self.clock += 1;
         let best = self.best();
         assert_eq!(update.is_some(), Some(&best) != self.order.last());
-        if let Some(update) = update {
-            assert!(update.keep as usize <= self.order.len() && !update.append.is_empty());
-            self.order.truncate(update.keep as usize);
-            self.order.extend(update.append.iter().map(|hash| self.tree.node(*hash).unwrap().bits));
-        }
+        assert!(update.as_ref().is_none_or(|update| !update.append.is_empty()));
+        self.follow(update);
         assert_eq!(self.order, self.path(best));
         true
+    }
+
+    fn follow(&mut self, update: Option<Update>) {
+        let Some(update) = update else { return };
+        assert!(update.keep as usize <= self.order.len());
+        self.order.truncate(update.keep as usize);
+        self.order.extend(update.append.iter().map(|hash| self.tree.node(*hash).unwrap().bits));
     }
 
     /// The most work and the greatest height of what is or descends from a header.
@@ -95,6 +99,23 @@ impl Model {
         }
         self.headers.retain(|n, _| !go.contains(n));
         assert!(self.headers.values().all(|known| self.headers.contains_key(&known.parent)));
+    }
+
+    fn reject(&mut self, n: u32) {
+        let path: Vec<u32> =
+            self.headers.keys().copied().filter(|other| self.path(*other).contains(&n)).collect();
+        let mut gone = path;
+        gone.sort_unstable_by_key(|n| self.headers[n].seen);
+        let rejection = self.tree.reject(numbered(n));
+        if n == 0 || gone.is_empty() {
+            return assert_eq!(rejection, None);
+        }
+        let Rejection { update, gone: lost } = rejection.unwrap();
+        assert_eq!(lost, gone.iter().copied().map(numbered).collect::<Vec<_>>());
+        self.headers.retain(|n, _| !gone.contains(n));
+        assert_eq!(update.is_some(), self.order.contains(&n));
+        self.follow(update);
+        assert_eq!(self.order, self.path(self.best()));
     }
 
     /// Compares all that can be asked.
@@ -147,6 +168,7 @@ proptest! {
         drafts in prop::collection::vec(any::<Draft>(), 1..60),
         is_bushy in any::<bool>(),
         prunes in prop::collection::vec((1_usize..60, 0_usize..20, 0_u64..20), 0..3),
+        rejects in prop::collection::vec((1_usize..60, 0_u32..60), 0..3),
     ) {
         let headers: Vec<_> = (1_u32..).zip(&drafts).map(|(n, (parent, weight, time, turn))| {
             // Long branches are rare by chance.
@@ -166,6 +188,9 @@ proptest! {
                 for (_, keep, depth) in prunes.iter().filter(|(when, ..)| is_there && *when == count) {
                     model.prune(*keep, *depth);
                 }
+                for (_, n) in rejects.iter().filter(|(when, _)| is_there && *when == count) {
+                    model.reject(*n);
+                }
                 !is_there
             });
             model.compare();
@@ -174,8 +199,8 @@ proptest! {
                 break;
             }
         }
-        prop_assert!(!prunes.is_empty() || waiting.is_empty());
-        // Those that were given up may come back.
+        prop_assert!(!prunes.is_empty() || !rejects.is_empty() || waiting.is_empty());
+        // Those that went may come back.
         for (_, n, parent, weight, time) in headers {
             model.insert(n, parent, weight, time);
         }

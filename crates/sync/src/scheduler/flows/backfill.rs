@@ -186,6 +186,11 @@ impl BackFill {
         self.tried.remove(&id);
     }
 
+    /// Whether nobody was asked for the next block before.
+    pub(super) fn is_first_round(&self) -> bool {
+        self.rounds == 0
+    }
+
     /// Nobody is left to ask. False if it is to be given up.
     pub(super) fn rest(&mut self, now: Instant, pause: Duration) -> bool {
         if self.again.is_none_or(|again| again <= now) {

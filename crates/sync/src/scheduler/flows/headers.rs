@@ -87,6 +87,7 @@ impl HeadersFlow {
             FlowInput::Progress(id) => return self.peers.progress(id, now),
             FlowInput::Held(id) => return self.peers.hold(id),
             FlowInput::Released(id) => return self.peers.release(id, now),
+            FlowInput::Rejected { parent } => self.peers.rejected(parent, chain),
             FlowInput::Room
             | FlowInput::Block(_)
             | FlowInput::Known(_)

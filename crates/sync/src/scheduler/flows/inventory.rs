@@ -173,7 +173,7 @@ impl InventoryFlow {
             FlowInput::Held(id) => self.hold(now, id, true),
             FlowInput::Released(id) => self.hold(now, id, false),
             FlowInput::RangeEnd(_) => return,
-            FlowInput::Room => {}
+            FlowInput::Room | FlowInput::Rejected { .. } => {}
             FlowInput::Passes(id, head) => {
                 self.came(now, id, head.header.hash, (Some(head), None), context.chain);
             }

@@ -147,7 +147,7 @@ impl RangeFlow {
             }
             FlowInput::Missing(id, blocks) => self.missing(id, &blocks, context.chain),
             // What is there is worked out anew in any case.
-            FlowInput::Room => {}
+            FlowInput::Room | FlowInput::Rejected { .. } => {}
             FlowInput::Known(_) => return,
             FlowInput::Tick => {
                 self.checked = Some(now);

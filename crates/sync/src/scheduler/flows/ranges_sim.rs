@@ -274,7 +274,7 @@ fn input_peer(input: &FlowInput) -> Option<PeerId> {
         | FlowInput::Passes(id, _)
         | FlowInput::Progress(id) => Some(*id),
         FlowInput::Block(block) => Some(block.served_by),
-        FlowInput::Tick | FlowInput::Room | FlowInput::Known(_) => None,
+        FlowInput::Tick | FlowInput::Room | FlowInput::Known(_) | FlowInput::Rejected { .. } => None,
     }
 }
 

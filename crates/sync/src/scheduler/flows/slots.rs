@@ -156,7 +156,7 @@ impl SlotFlow {
             FlowInput::Held(id) => self.hold(now, id, true),
             FlowInput::Released(id) => self.hold(now, id, false),
             // What is there is worked out anew in any case.
-            FlowInput::Room | FlowInput::Known(_) => {}
+            FlowInput::Room | FlowInput::Known(_) | FlowInput::Rejected { .. } => {}
             FlowInput::Tick => {
                 self.checked = Some(now);
                 self.check_late(now);

@@ -109,6 +109,30 @@ fn small_trees() {
 }
 
 #[test]
+fn a_stream_must_have_all_transactions_and_no_more() {
+    let txids = txids(5);
+    let build = |transactions, matched: &[u32], count: usize| {
+        let stream = txids[..count].iter().map(|txid| Ok::<_, ()>(*txid));
+        PartialMerkleTree::from_stream(transactions, matched, stream)
+    };
+    let whole = PartialMerkleTree::build(&txids, |index| index == 4).unwrap();
+    assert_eq!(build(5, &[4], 5), Ok(Some(whole)));
+    for (transactions, matched, count) in [
+        (5, &[][..], 4),
+        (5, &[4], 4),
+        (5, &[0], 3),
+        (4, &[1], 5),
+        (0, &[], 0),
+        (5, &[5], 5),
+        (5, &[2, 1], 5),
+    ] {
+        assert_eq!(build(transactions, matched, count), Ok(None), "{transactions} {matched:?} {count}");
+    }
+    let broken = txids[..3].iter().map(|txid| Ok(*txid)).chain([Err("cut")]);
+    assert_eq!(PartialMerkleTree::from_stream(5, &[1], broken), Err("cut"));
+}
+
+#[test]
 fn malformed_trees_are_refused() {
     use PartialMerkleError as E;
     let [a, b, c] = [1, 2, 3].map(|n| [n; 32]);

@@ -3,7 +3,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::bitcoin::transaction::tests::{Shape, serialize, shape};
-use crate::bitcoin::{CompactTarget, encode_compact_size};
+use crate::bitcoin::{CompactTarget, Network, encode_compact_size};
+
+mod witnesses;
 
 pub(in crate::bitcoin) struct Oracle {
     pub(in crate::bitcoin) block: Bytes,
@@ -44,6 +46,11 @@ fn with_first(first: Shape, shapes: &[Shape], witnesses: bool) -> Oracle {
     Oracle { block: block.freeze(), offsets, header }
 }
 
+/// Whatever the witnesses are: these blocks commit to none.
+fn options(witnesses: bool, part_size: usize) -> BlockOptions {
+    BlockOptions { witnesses, part_size, ..BlockOptions::new(Network::BSV) }
+}
+
 /// Feeds `bytes` in reads of the given sizes, repeated, and collects everything.
 fn read(
     bytes: &[u8],
@@ -51,7 +58,7 @@ fn read(
     part_size: usize,
     reads: &[usize],
 ) -> Result<Vec<BlockEvent>, BlockError> {
-    let options = BlockOptions { witnesses, part_size, merkle_root: true };
+    let options = options(witnesses, part_size);
     let mut reader = BlockReader::new(DownloadId(3), bytes.len() as u64, options);
     let (mut input, mut events, mut at) = (BytesMut::new(), Vec::new(), 0);
     for size in reads.iter().cycle() {
@@ -184,7 +191,7 @@ fn a_length_past_the_end_is_refused_before_it_is_awaited() {
     let mut bytes = block(&shapes, false).block.to_vec();
     bytes[81 + 4 + 1 + 36] = 0xfc;
     // Only the first half arrives: the error must not wait for the rest.
-    let options = BlockOptions { witnesses: false, part_size: 1000, merkle_root: true };
+    let options = options(false, 1000);
     let mut reader = BlockReader::new(DownloadId(1), bytes.len() as u64, options);
     let mut input = BytesMut::from(&bytes[..81 + 4 + 1 + 36 + 1]);
     let aborted = reader.decode(&mut input).unwrap_err();
@@ -220,7 +227,7 @@ fn nodes_of_the_tree_are_no_transactions() {
     let right = node("65fa059185df013aab0db9ea97a96c015992ef69f62fd852ca2825002e4f4e18");
     let mut merkle = MerkleBuilder::new();
     [left, right].into_iter().for_each(|id| merkle.push(Txid::from_bytes(id)));
-    let header = BlockHeader { merkle_root: merkle.finish().0, ..crate::bitcoin::Network::BTC.genesis() };
+    let header = BlockHeader { merkle_root: merkle.finish().0, ..Network::BTC.genesis() };
     let block = [&header.to_bytes()[..], &[1], &left, &right].concat();
     for size in [1, 7, 1000] {
         assert_eq!(read(&block, true, 1000, &[size]), Err(BlockError::NoCoinbase));
@@ -241,7 +248,7 @@ fn the_last_part_is_not_yielded_and_a_failed_block_stays_failed() {
     let last = wrong.len() - 1;
     wrong[last] ^= 1;
     for block in [zero_root, wrong] {
-        let options = BlockOptions { witnesses: false, part_size: 200, merkle_root: true };
+        let options = options(false, 200);
         let mut reader = BlockReader::new(DownloadId(1), block.len() as u64, options);
         let mut input = BytesMut::from(&block[..]);
         let mut parted = 0;

@@ -194,6 +194,22 @@ impl Peers {
         Some(question)
     }
 
+    /// A branch is not in the tree any more. Those who have shown it have this block for certain, and are asked what else.
+    pub(super) fn rejected(&mut self, parent: BlockId, chain: &dyn Chain) {
+        let is_lost = |at: Option<BlockId>| at.is_some_and(|at| chain.find(at.hash).is_none());
+        let mut again = Vec::new();
+        for (&id, peer) in &mut self.all {
+            if is_lost(peer.at) {
+                peer.at = None;
+            }
+            if is_lost(peer.shown) {
+                (peer.shown, peer.claimed) = (Some(parent), parent.height);
+                again.extend(matches!(peer.state, State::Answered { .. }).then_some(id));
+            }
+        }
+        again.into_iter().for_each(|id| self.set_state(id, State::Fresh));
+    }
+
     pub(super) fn hold(&mut self, id: PeerId) {
         if let Some(peer) = self.all.get_mut(&id) {
             peer.is_held = true;

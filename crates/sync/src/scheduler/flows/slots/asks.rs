@@ -155,6 +155,8 @@ impl SlotFlow {
             return;
         };
         peer.standing = if peer.standing == Standing::Fresh { Standing::Heard } else { peer.standing };
+        // Whoever lacks a block may have those above all the same, and is to be asked for them again.
+        self.outputs.extend(peer.shown.map(|shown| FlowOutput::Shows(id, shown)));
         if peer.was_useful {
             peer.fruitless = 0;
         } else {

@@ -64,7 +64,8 @@ impl SlotFlow {
         self.past.tried.insert(id);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let room = u32::try_from(context.room).unwrap_or(u32::MAX);
-        let want = if peer.knows_ancestors {
+        // Who does not have the lowest block, and so can't tell its ancestors, may have its parent all the same.
+        let want = if peer.knows_ancestors && self.past.rounds.is_multiple_of(2) {
             peer.ask(What::Past, now);
             Want::Ancestors { of: of.hash, count: self.options.batch.min(room) }
         } else {

@@ -25,7 +25,7 @@ impl SlotFlow {
                     }
                     self.give_up_on(now, &walk);
                 }
-                Some(End::Linked) => self.go_up(walk, context),
+                Some(End::Linked) => self.go_up(now, walk, context),
                 Some(End::TooFar) => self.give_up_on(now, &walk),
                 Some(End::Hopeless) => {
                     self.is_strange(now, walk.source());
@@ -105,7 +105,8 @@ impl SlotFlow {
         able.sort_by_cached_key(|id| (Some(*id) != source, self.rng.u64(..)));
         if let Some(id) = walk.whom(now, able.into_iter()) {
             let Some(peer) = self.peers.get_mut(&id) else { return true };
-            let want = if peer.knows_ancestors {
+            // Who does not have the lowest block, and so can't tell its ancestors, may have its parent all the same.
+            let want = if peer.knows_ancestors && walk.is_first_round() {
                 let fit = (context.byte_room / self.average_size.max(1)).max(FEW);
                 let count = fit.min(walk.room() as u64).min(u64::from(self.options.batch));
                 peer.ask(What::Ancestors(of), now);
@@ -138,25 +139,44 @@ impl SlotFlow {
         }
     }
 
-    /// Offers the way to the chain, from the tree upwards.
-    fn go_up(&mut self, walk: BackFill, context: &mut FlowContext<'_>) {
+    /// Offers the way to the chain, from the tree upwards. Bodies follow when all of it is there: not before is it known which
+    /// of them are on the best chain.
+    fn go_up(&mut self, now: Instant, walk: BackFill, context: &mut FlowContext<'_>) {
+        let before = self.outputs.len();
         let source = walk.source();
+        let is_at_its_end = self.offer_way(walk, context);
+        let outputs = self.outputs.split_off(before);
+        let is_body = |output: &FlowOutput| matches!(output, FlowOutput::Body(_));
+        let (bodies, others): (Vec<_>, Vec<_>) = outputs.into_iter().partition(is_body);
+        self.outputs.extend(others.into_iter().chain(bodies));
+        let Some(peer) = source.and_then(|id| self.peers.get_mut(&id)) else { return };
+        match is_at_its_end {
+            // It has led to what is new, whoever brought the blocks below.
+            Some(true) => peer.fruitless = 0,
+            // Passed over, as will be what builds on it: for now the way leads nowhere.
+            Some(false) => peer.was_in_vain(now, self.options.stall_timeout),
+            None => {}
+        }
+    }
+
+    /// Whether the whole way is in the tree now; false if some of it was passed over, `None` if it was rejected.
+    fn offer_way(&mut self, walk: BackFill, context: &mut FlowContext<'_>) -> Option<bool> {
         let mut is_rejected = false;
         for step in walk.into_way_up() {
-            if self.has_failed {
-                return;
-            }
             if is_rejected {
                 self.reject(step.header.hash);
                 continue;
             }
             let hash = step.header.hash;
             self.offer(step, context);
+            if self.has_failed {
+                return None;
+            }
             is_rejected = self.rejected.contains(hash);
+            if !is_rejected && context.chain.find(hash).is_none() {
+                return Some(false);
+            }
         }
-        // It has led to what is new, whoever brought the blocks below.
-        if let Some(peer) = source.and_then(|id| self.peers.get_mut(&id)).filter(|_| !is_rejected) {
-            peer.fruitless = 0;
-        }
+        (!is_rejected).then_some(true)
     }
 }
