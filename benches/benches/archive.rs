@@ -8,7 +8,7 @@ use std::{
     fs::File,
     io::Write,
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tipward_benches::{large, real_blocks};
@@ -20,6 +20,7 @@ use tipward_chain::{
     },
 };
 
+const FLUSH_AFTER: Duration = Duration::from_millis(250);
 const NETWORK: &&Network = &Network::BTC;
 
 fn main() {
@@ -63,8 +64,14 @@ fn write_archive(runtime: &tokio::runtime::Runtime, dir: &Path, blocks: &[Block]
     let mut sink = ArchiveSink::new(Archive::open(dir, NETWORK).expect("it can be created"));
     let started = Instant::now();
     runtime.block_on(async {
+        let mut flushed = started;
         for block in blocks {
             sink.apply(block.clone()).await.expect("it can be written");
+            // As a sync does.
+            if flushed.elapsed() >= FLUSH_AFTER {
+                sink.flush().await.expect("it can be synced");
+                flushed = Instant::now();
+            }
         }
         sink.flush().await.expect("it can be synced");
     });

@@ -137,7 +137,9 @@ fn blocks_that_are_not_what_the_index_says_are_found() {
     ];
     for (n, (blocks, height, is_expected)) in cases.into_iter().enumerate() {
         let dir = tempfile::tempdir().unwrap();
-        open_small(&dir).append(&blocks).unwrap();
+        let mut archive = open_small(&dir);
+        blocks.iter().for_each(|block| archive.append(std::slice::from_ref(block)).unwrap());
+        drop(archive);
         let found = problems(&reader(&dir));
         let at = found.iter().find(|checked| checked.block.height == height);
         let problem = at.and_then(|checked| checked.problem.as_ref()).unwrap();
