@@ -125,7 +125,8 @@ impl HeaderChain {
     /// # Errors
     /// The store can't be read, or has it not.
     pub fn header(&self, hash: BlockHash) -> Result<Option<Header>, StoreError> {
-        find_header(&self.tree, &self.given, &self.store.snapshot()?, &*self.rules, hash)
+        let stored = |number| self.store.get(number);
+        find_header(&self.tree, &self.given, self.store.path(), stored, &*self.rules, hash)
     }
 
     /// Checks new headers and adds them to the tree, up to the first whose time has not come. Returns how many.

@@ -154,12 +154,11 @@ impl HeaderStore {
         Ok(())
     }
 
-    /// What there is now, once it is durable.
+    /// What is durable now.
     ///
     /// # Errors
-    /// The file can't be read or written.
+    /// The file can't be read.
     pub fn snapshot(&self) -> Result<HeaderSnapshot, StoreError> {
-        self.flush()?;
         let transaction = self.database.begin_read().map_err(StoreError::database(&self.path))?;
         Ok(HeaderSnapshot { path: self.path.clone(), transaction, _database: None })
     }
@@ -169,7 +168,10 @@ impl HeaderStore {
     /// # Errors
     /// It can't be read.
     pub fn get(&self, number: u64) -> Result<Option<Bytes>, StoreError> {
-        self.snapshot()?.get(number)
+        match self.writer.waiting(number) {
+            Some(run) => Ok(split(&self.path, &run.headers)?.get((number - run.first) as usize).cloned()),
+            None => self.snapshot()?.get(number),
+        }
     }
 }
 

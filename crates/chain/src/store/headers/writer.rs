@@ -3,7 +3,8 @@
 //! What comes while a commit is under way goes into the next one, so the slower the disk, the fewer commits there are.
 
 use std::{
-    path::PathBuf,
+    collections::VecDeque,
+    path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, SyncSender, sync_channel},
@@ -23,7 +24,7 @@ const MAX_WAITING: usize = 64;
 pub(super) struct Writer {
     path: PathBuf,
     /// `None` when it is to end.
-    runs: Option<SyncSender<Run>>,
+    runs: Option<SyncSender<Arc<Run>>>,
     state: Arc<(Mutex<State>, Condvar)>,
     thread: Option<JoinHandle<()>>,
 }
@@ -40,6 +41,8 @@ pub(super) struct Run {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Not durable yet, in order.
+    waiting: VecDeque<Arc<Run>>,
     /// All headers before this number are durable.
     written: u64,
     /// The thread has ended for this reason, which is told once.
@@ -61,6 +64,8 @@ impl Writer {
 
     /// Writes a run soon. Waits if many are waiting.
     pub(super) fn write(&self, run: Run) -> Result<(), StoreError> {
+        let run = Arc::new(run);
+        lock(&self.state.0).waiting.push_back(run.clone());
         match self.runs.as_ref().map(|runs| runs.send(run)) {
             Some(Ok(())) => Ok(()),
             _ => Err(self.failure(lock(&self.state.0))),
@@ -73,6 +78,11 @@ impl Writer {
         let is_waiting = |state: &mut State| state.written < next && !state.has_failed;
         let state = changed.wait_while(lock(state), is_waiting).unwrap_or_else(PoisonError::into_inner);
         if state.written >= next { Ok(()) } else { Err(self.failure(state)) }
+    }
+
+    /// The run that has the header of this number, if it is not durable yet.
+    pub(super) fn waiting(&self, number: u64) -> Option<Arc<Run>> {
+        lock(&self.state.0).waiting.iter().find(|run| (run.first..run.next).contains(&number)).cloned()
     }
 
     /// From now on the next header has this number: nothing is waiting.
@@ -100,20 +110,18 @@ impl Drop for Writer {
     }
 }
 
-fn write(
-    inbox: &Receiver<Run>,
-    database: &Database,
-    path: &std::path::Path,
-    state: &(Mutex<State>, Condvar),
-) {
+fn write(inbox: &Receiver<Arc<Run>>, database: &Database, path: &Path, state: &(Mutex<State>, Condvar)) {
     while let Ok(run) = inbox.recv() {
-        let runs: Vec<Run> = std::iter::once(run).chain(inbox.try_iter()).collect();
+        let runs: Vec<Arc<Run>> = std::iter::once(run).chain(inbox.try_iter()).collect();
         let next = runs.last().map_or(0, |last| last.next);
         let written = commit(&runs, database, path);
         let mut now = lock(&state.0);
         let has_failed = written.is_err();
         match written {
-            Ok(()) => now.written = next,
+            Ok(()) => {
+                now.written = next;
+                now.waiting.drain(..runs.len());
+            }
             Err(error) => (now.error, now.has_failed) = (Some(error), true),
         }
         drop(now);
@@ -124,7 +132,7 @@ fn write(
     }
 }
 
-fn commit(runs: &[Run], database: &Database, path: &std::path::Path) -> Result<(), StoreError> {
+fn commit(runs: &[Arc<Run>], database: &Database, path: &Path) -> Result<(), StoreError> {
     let transaction = database.begin_write().map_err(StoreError::database(path))?;
     {
         let mut table = transaction.open_table(RUNS).map_err(StoreError::database(path))?;
