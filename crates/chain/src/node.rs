@@ -129,13 +129,14 @@ impl NodeBuilder {
         let options =
             HeaderOptions { max_height: self.sync.stop_at, start: self.start, ..HeaderOptions::default() };
         let chain = HeaderChain::open_with(&headers, &*self.coin, options)?;
-        let mut reader = None;
+        let mut archive_dir = None;
         let sink: Box<dyn BlockSink> = match (self.sink, self.archive) {
             _ if self.sync.headers_only => Box::new(NoSink),
             (Some(sink), _) => sink,
             (None, Some(options)) => {
-                let archive = Archive::open_with(&self.data_dir.join("blocks"), &*self.coin, options)?;
-                reader = Some(ArchiveReader::clone(&archive));
+                let dir = self.data_dir.join("blocks");
+                let archive = Archive::open_with(&dir, &*self.coin, options)?;
+                archive_dir = Some(dir);
                 Box::new(ArchiveSink::new(archive))
             }
             (None, None) => {
@@ -154,7 +155,7 @@ impl NodeBuilder {
             sink: Box::new(NodeSink { sink, start, queries: queries.clone(), rules: self.rules, at: None }),
         })
         .await?;
-        Ok(Node { running, queries, archive: reader })
+        Ok(Node { running, queries, archive_dir, coin: self.coin })
     }
 }
 
@@ -172,7 +173,9 @@ impl fmt::Debug for NodeBuilder {
 pub struct Node {
     running: Running,
     queries: Queries,
-    archive: Option<ArchiveReader>,
+    /// If the node fills an archive.
+    archive_dir: Option<PathBuf>,
+    coin: Box<dyn Coin>,
 }
 
 impl Node {
@@ -211,10 +214,12 @@ impl Node {
     }
 
     /// The archive that the node fills, to read from; `None` if it has another sink. Blocks are archived in batches, so the last
-    /// ones are there a moment after they were applied. A clone that outlives the node keeps the archive open.
-    #[must_use]
-    pub fn archive(&self) -> Option<&ArchiveReader> {
-        self.archive.as_ref()
+    /// ones are there a moment after they were applied.
+    ///
+    /// # Errors
+    /// The archive can't be opened.
+    pub fn archive(&self) -> Result<Option<ArchiveReader>, StoreError> {
+        self.archive_dir.as_ref().map(|dir| ArchiveReader::open(dir, &*self.coin)).transpose()
     }
 
     /// A handle to pause, resume and add peers with, and to ask for the progress.

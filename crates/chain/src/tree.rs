@@ -237,6 +237,26 @@ impl BlockTree {
         rules: &dyn HeaderRules,
         now: UnixTime,
     ) -> Result<(), (usize, HeaderError)> {
+        let follow =
+            |header: &Header, facts, branch: TreeBranch<'_>| rules.follow(header, facts, &branch, now);
+        self.add_by(headers, rules, follow)
+    }
+
+    /// As [`add_all`](Self::add_all), for headers that were checked once: of the rules only those that need no other header.
+    pub(crate) fn add_linked(
+        &mut self,
+        headers: &[Header],
+        rules: &dyn HeaderRules,
+    ) -> Result<(), (usize, HeaderError)> {
+        self.add_by(headers, rules, |_, _, _| Ok(()))
+    }
+
+    fn add_by(
+        &mut self,
+        headers: &[Header],
+        rules: &dyn HeaderRules,
+        follow: impl Fn(&Header, HeaderFacts, TreeBranch<'_>) -> Result<(), HeaderError>,
+    ) -> Result<(), (usize, HeaderError)> {
         let known = headers.iter().map_while(|header| self.find(header.hash)).count();
         let Some(first) = headers.get(known) else { return Ok(()) };
         let headers = &headers[known..];
@@ -248,7 +268,7 @@ impl BlockTree {
         let mut parent = self.find(first.parent);
         for (count, (header, facts)) in headers.iter().zip(&all).enumerate() {
             let checked = match parent.filter(|&at| self.entry(at).hash == header.parent) {
-                Some(at) => rules.follow(header, *facts, &TreeBranch { tree: self, at }, now).map(|()| at),
+                Some(at) => follow(header, *facts, TreeBranch { tree: self, at }).map(|()| at),
                 None => Err(HeaderError::NotLinked { hash: header.hash }),
             };
             match checked {

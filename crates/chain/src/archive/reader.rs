@@ -23,7 +23,6 @@ use crate::{
 
 /// The archive of one network, to be read: any number of processes may, also while one writes. Every call sees what was
 /// archived last.
-#[derive(Clone)]
 pub struct ArchiveReader {
     pub(super) dir: PathBuf,
     pub(super) index_path: PathBuf,

@@ -93,9 +93,9 @@ fn peers_with_different_tips() {
 #[test]
 fn from_peers_none_of_which_has_everything() {
     let models = vec![
-        Model::lacking(&trunk(), &[30..60, 100..150]),
-        Model::lacking(&trunk(), &[1..30, 60..100]),
-        Model::lacking(&trunk(), &[1..100, 150..180]),
+        Model::lacking(&trunk(), &[(30, 60), (100, 150)]),
+        Model::lacking(&trunk(), &[(1, 30), (60, 100)]),
+        Model::lacking(&trunk(), &[(1, 100), (150, 180)]),
     ];
     let world = at_rest(World::new(options(10, 50), models));
     assert_eq!(world.tip(), tip(&trunk()));
@@ -105,12 +105,10 @@ fn from_peers_none_of_which_has_everything() {
 fn a_fork_s_ancestors_come_from_peers_that_do_not_follow_it() {
     let fork = branch(&trunk(), 30, 2, (63..=251).step_by(2));
     // It has only the end of the fork, as one that has just come may. Two others have a part of it beside their own chain.
-    let end = Model::lacking(&fork, &[1..200]);
-    let beside = |lacks: &[std::ops::Range<u64>]| Model {
-        others: vec![fork.clone()],
-        ..Model::lacking(&trunk(), lacks)
-    };
-    let models = vec![end, beside(&[141..142, 63..90]), beside(&[91..140])];
+    let end = Model::lacking(&fork, &[(1, 200)]);
+    let beside =
+        |lacks: &[(u64, u64)]| Model { others: vec![fork.clone()], ..Model::lacking(&trunk(), lacks) };
+    let models = vec![end, beside(&[(141, 142), (63, 90)]), beside(&[(91, 140)])];
     let world = at_rest(World::new(options(1000, 50), models));
     assert_eq!(world.tip(), tip(&fork));
 }
@@ -203,7 +201,7 @@ fn orphan_forks_are_back_filled_when_their_peers_come() {
 fn back_fill_goes_no_further_than_it_may() {
     let fork = branch(&trunk(), 10, 2, 150..=349);
     // Its tip alone is above our slot, and everything below has to be walked.
-    let model = Model { joins_at: 5 * SECOND, ..Model::lacking(&fork, &[200..340]) };
+    let model = Model { joins_at: 5 * SECOND, ..Model::lacking(&fork, &[(200, 340)]) };
     let helper = Model { others: vec![fork.clone()], ..Model::new(&trunk()) };
     let result = |max_back_fill| {
         let rules = Rules { stays_bootstrapping: true, ..Rules::default() };

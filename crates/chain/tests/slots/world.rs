@@ -93,7 +93,8 @@ impl World {
         let (first, rules) = (&genesis()[0], Rules::default());
         let cursor = BlockId { height: checkpoint.height, hash: checkpoint.header.hash };
         let boxed = Box::new(rules.clone());
-        let chain = SlotChain::above(checkpoint, block(first, 0), 0, options, boxed).unwrap();
+        let chain = SlotChain::above(checkpoint, block(first, 0), 0, options, boxed);
+        let chain = chain.expect("it can be a trusted block");
         Self::of(chain, options, rules, models, 1, Some(cursor))
     }
 
@@ -170,7 +171,7 @@ impl World {
 
     /// The program is killed and starts again; it has kept all headers, or none, beside what the sink has.
     pub(crate) fn restart(&mut self, keeps_headers: bool) {
-        let kept = std::mem::take(&mut *self.rules.valid.lock().unwrap());
+        let kept = std::mem::take(&mut *self.rules.valid.lock().expect("nobody panics with it"));
         let first = &genesis()[0];
         self.chain = SlotChain::new(block(first, 0), 0, self.options, Box::new(self.rules.clone()));
         for header in kept.iter().filter(|_| keeps_headers) {
@@ -217,7 +218,7 @@ impl World {
             assert!(self.steps < MAX_STEPS, "it goes on and on: {:?}", self.asks.last());
             if event_at.is_some_and(|at| at <= self.now) {
                 let due = self.queue.pop().and_then(|Reverse((_, number))| self.due.remove(&number));
-                self.happen(due.unwrap());
+                self.happen(due.expect("it is there until it is due"));
             } else {
                 self.step(Input::Tick);
             }
@@ -261,7 +262,8 @@ impl World {
             }
             Due::Grow(model, chain) => {
                 self.models[model].chain = chain;
-                let (slot, tip) = (self.models[model].claim(), self.models[model].chain.last().unwrap().hash);
+                let of = &self.models[model];
+                let (slot, tip) = (of.claim(), of.chain[of.chain.len() - 1].hash);
                 let mut told = Vec::new();
                 for (id, (of, peer)) in &mut self.peers {
                     if *of == model {
@@ -311,7 +313,7 @@ impl World {
                 }
             }
             Output::Drop(id, fault) => {
-                let (model, _) = self.peers.remove(&id).unwrap();
+                let (model, _) = self.peers.remove(&id).expect("nobody is dropped twice");
                 self.dropped.push((model, fault.to_string()));
             }
             Output::Penalise(id, _) => self.penalised.extend(self.peers.get(&id).map(|(model, _)| *model)),
