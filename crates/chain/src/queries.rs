@@ -207,7 +207,7 @@ impl Chain for SharedChain {
     }
 
     fn flush(&mut self) -> Result<(), Arc<dyn Error + Send + Sync>> {
-        self.change(|chain| chain.flush())
+        self.change(Chain::flush)
     }
 
     fn local_block(&self, id: BlockId) -> Option<Block> {

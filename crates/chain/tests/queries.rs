@@ -206,8 +206,14 @@ async fn a_node_that_has_ended_keeps_no_other_from_its_files() {
     first.wait().await.unwrap();
     let mut second = start().stop_at(30).spawn().await.unwrap();
     second.wait().await.unwrap();
-    assert_eq!(first.queries().read(|view| view.applied()), Some(id(&chain, 20)));
-    assert_eq!(second.queries().read(|view| view.applied()), Some(id(&chain, 30)));
+    assert_eq!(
+        first.queries().read(|view| (view.applied(), view.tip().id)),
+        (Some(id(&chain, 20)), id(&chain, 20))
+    );
+    assert_eq!(
+        second.queries().read(|view| (view.applied(), view.tip().id)),
+        (Some(id(&chain, 30)), id(&chain, 30))
+    );
     // Who reads sees what others write.
     assert_eq!(archive.cursor().unwrap(), Some(id(&chain, 30)));
     server.shutdown().await;

@@ -339,7 +339,7 @@ impl Sim {
                 }
                 // What builds on a block that was refused is passed over.
                 Output::Apply(_) if self.refused.is_some() => {
-                    self.later(self.now + self.lag, Input::Delivered(1))
+                    self.later(self.now + self.lag, Input::Delivered(1));
                 }
                 Output::Rollback(to) if self.refused.is_some_and(|refused| to.height >= refused.height) => {
                     self.later(self.now + self.lag, Input::Delivered(1));
