@@ -46,12 +46,13 @@ impl Scheduler {
             if let Some(id) = self.stream {
                 self.discard(now, id);
             }
-            (self.sent, self.rollback) = (Some(parent), None);
+            self.sent = Some(parent);
             // What the sink was given before this it passes over.
             self.unapplied.push(0);
             self.outputs.push_back(Output::Rollback(parent));
         }
         self.best_chain_changed(now, &Accepted { added: 0, last: None, update }, chain);
+        // Another branch may have been best before, so that the sink has to go back from elsewhere now.
         self.realign(now, u64::MAX, chain);
         self.fill(now, chain);
         self.tell_flow(now, FlowInput::Rejected { parent }, chain);
