@@ -230,8 +230,6 @@ struct Sim {
     bad: Vec<BlockHash>,
     refused: Option<BlockId>,
     rejections: Vec<BlockHash>,
-    /// How often a peer was asked for what it never had.
-    asked_in_vain: u32,
     /// How long the sink takes.
     lag: Duration,
     /// From when to when nothing is handled.
@@ -261,7 +259,6 @@ impl Sim {
             bad: Vec::new(),
             refused: None,
             rejections: Vec::new(),
-            asked_in_vain: 0,
             lag: Duration::ZERO,
             held: None,
         };
@@ -408,7 +405,6 @@ impl Sim {
             Want::Blocks(blocks) => {
                 for block in blocks {
                     *self.asked.entry(block).or_default() += 1;
-                    self.asked_in_vain += u32::from(!peer.model.chain.contains(&block));
                     if !peer.model.chain.contains(&block)
                         || peer.model.silent_after.is_some_and(|n| peer.served >= n)
                     {

@@ -22,21 +22,6 @@ fn the_sink_goes_over_to_the_next_best_branch() {
     }
 }
 
-/// Who has shown the rejected branch is not asked for blocks of another one meanwhile.
-#[test]
-fn what_a_peer_has_shown_is_forgotten() {
-    let best = trunk(500);
-    let second = branch(&best, 200, 2, 450);
-    let slow = Model { latency: Duration::from_secs(4), ..Model::honest(&best) };
-    let other = Model { bytes_per_second: 100_000, ..Model::honest(&second) };
-    let mut sim = Sim::new(SyncOptions::default(), vec![slow, other]);
-    sim.bad = vec![best[201]];
-    while sim.applied.last() != second.last() {
-        sim.run();
-    }
-    assert_eq!((sim.rejections.len(), sim.asked_in_vain), (1, 0));
-}
-
 /// The verdict comes when another branch has won already, of which no block is there yet.
 #[test]
 fn a_rejected_block_may_be_on_a_branch_that_has_lost() {
