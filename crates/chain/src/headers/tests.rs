@@ -4,6 +4,8 @@ use tipward_sync::peer::wire::bitcoin::{BlockHeader, Network};
 use super::*;
 use crate::CheckpointError;
 
+mod presync;
+
 fn mined(parent: BlockHash, time: u32) -> BlockHeader {
     let network = Network::BTC_REGTEST;
     let mut header = BlockHeader { parent, time: network.genesis().time + time, ..network.genesis() };
