@@ -57,7 +57,8 @@ impl Default for HeaderOptions {
 pub struct HeaderChain {
     tree: BlockTree,
     rules: Box<dyn HeaderRules>,
-    store: HeaderStore,
+    /// `None` once it is closed.
+    store: Option<HeaderStore>,
     genesis: Block,
     /// Genesis, or the checkpoint. Nothing forks off below it.
     start: BlockId,
@@ -104,7 +105,7 @@ impl HeaderChain {
         Ok(Self {
             tree,
             rules,
-            store,
+            store: Some(store),
             genesis,
             start,
             given,
@@ -132,10 +133,20 @@ impl HeaderChain {
     /// A header of the tree, with its bytes.
     ///
     /// # Errors
-    /// The store can't be read, or has it not.
+    /// The store can't be read, has it not, or was closed with its node.
     pub fn header(&self, hash: BlockHash) -> Result<Option<Header>, StoreError> {
-        let stored = |number| self.store.get(number);
-        find_header(&self.tree, &self.given, self.store.path(), stored, &*self.rules, hash)
+        let store = self.store.as_ref().ok_or(StoreError::Closed)?;
+        let stored = |number| store.get(number);
+        find_header(&self.tree, &self.given, store.path(), stored, &*self.rules, hash)
+    }
+
+    /// Closes the store, so that another can open it; the tree stays as it is, and takes no more.
+    pub(crate) fn close(&mut self) {
+        self.store = None;
+    }
+
+    fn store(&mut self) -> Result<&mut HeaderStore, StoreError> {
+        self.store.as_mut().ok_or(StoreError::Closed)
     }
 
     /// Checks new headers and adds them to the tree, up to the first whose time has not come. Returns how many.
@@ -166,7 +177,8 @@ impl HeaderChain {
             return Ok(Accepted { added: 0, last: Some(parent.hash), update: None });
         };
         let failed = |error| RefusedHeaders::Store(Arc::new(error));
-        self.store.append(new.iter().map(|header| &header.raw)).map_err(|error| {
+        let stored = self.store().and_then(|store| store.append(new.iter().map(|header| &header.raw)));
+        stored.map_err(|error| {
             self.tree.take_back(len);
             failed(error)
         })?;
@@ -225,7 +237,8 @@ impl HeaderChain {
             return Ok(());
         }
         let stays = self.tree.stays(self.max_side_headers * 3 / 4, MAX_SIDE_DEPTH);
-        self.store.retain(&stays[self.given.len()..])?;
+        let given = self.given.len();
+        self.store()?.retain(&stays[given..])?;
         let gone = self.tree.retain(&stays);
         tracing::info!(gone, "headers of side branches given up");
         Ok(())
@@ -322,7 +335,7 @@ impl Chain for HeaderChain {
     }
 
     fn flush(&mut self) -> Result<(), Arc<dyn Error + Send + Sync>> {
-        self.store.flush().map_err(|error| Arc::new(error) as _)
+        self.store.as_ref().map_or(Ok(()), HeaderStore::flush).map_err(|error| Arc::new(error) as _)
     }
 
     fn local_block(&self, id: BlockId) -> Option<Block> {
