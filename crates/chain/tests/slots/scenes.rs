@@ -259,6 +259,29 @@ fn a_sink_goes_back_from_a_branch_that_is_forgotten_at_once() {
     assert_eq!(at_rest(world).tip(), tip(&next), "and goes on");
 }
 
+/// A ledger that looks at whole blocks, in the order of the chain.
+#[test]
+fn a_block_that_the_sink_refuses_goes_with_its_descendants_and_comes_never_again() {
+    let (fork, other) = (branch(&trunk(), 60, 2, (123..=190).step_by(3)), branch(&trunk(), 70, 3, [150]));
+    // One that looks at whole blocks too.
+    let honest = Model::new(&trunk()[..80]);
+    let models = vec![Model::new(&trunk()), Model::new(&fork), Model::new(&other), honest];
+    let mut world = World::new(options(1000, 50), models);
+    world.refuses.extend([trunk()[80].hash, fork[62].hash]);
+    world.run();
+    assert_eq!(world.tip(), trunk()[79].hash, "the best of what is left");
+    assert!(!trunk()[80..].iter().chain(&fork[62..]).any(|block| world.knows(block)));
+    assert!(has_all(&world, &other));
+    let rejected = &world.rejected;
+    assert!(rejected.contains(&trunk()[80].hash));
+    // Who has the others' chain for its own may try once more; a new one is refused at its first block.
+    world.join(Model { joins_at: world.elapsed() + SECOND, ..Model::new(&trunk()) });
+    world.join(Model { joins_at: world.elapsed() + SECOND, ..Model::new(&branch(&other, 71, 4, 300..340)) });
+    world.run();
+    assert!(!trunk()[80..].iter().any(|block| world.knows(block)));
+    assert_eq!(world.chain.tree().tip().height, 111, "others go on");
+}
+
 #[test]
 fn a_restart_in_the_middle_goes_on_where_the_sink_is() {
     let fork = branch(&trunk(), 60, 2, (123..=200).step_by(4));
