@@ -3,7 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tipward_chain::sync::peer::wire::bitcoin::{BlockHeader, CompactTarget, Network, encode_compact_size};
+use tipward_chain::sync::{
+    Block, BlockId,
+    peer::wire::{
+        BlockEnd, BlockEvent, DownloadId,
+        bitcoin::{
+            BlkFile, BlockHeader, BlockOptions, BlockReader, CompactTarget, Network, encode_compact_size,
+        },
+    },
+};
 use tipward_simnet::{ChainSpec, SimChain};
 
 /// A serialized block.
@@ -52,6 +60,35 @@ pub fn block() -> Input {
                 tipward_chain::sync::peer::wire::bitcoin::decode_compact_size(&block.raw[80..])
                     .expect("a block has a count");
             Input { name: "generated block", bytes: block.raw.clone(), transactions }
+        }
+    }
+}
+
+/// Real blocks of 1 to 2 MB where the test data is, else [`block`], as they come from peers.
+#[must_use]
+pub fn real_blocks() -> Vec<Block> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+    let dir = std::env::var_os("TIPWARD_TESTDATA").map_or(root, PathBuf::from);
+    let file = std::fs::read(dir.join("btc-mainnet-blocks-831328-831335.blk"));
+    let blocks: Vec<Bytes> = match file {
+        Ok(file) => BlkFile::new(file).map(|block| block.expect("a block").as_bytes().clone()).collect(),
+        Err(_) => vec![block().bytes],
+    };
+    blocks.iter().map(whole).collect()
+}
+
+fn whole(bytes: &Bytes) -> Block {
+    let size = bytes.len() as u64;
+    let mut reader = BlockReader::new(DownloadId(0), size, BlockOptions::new(Network::BTC));
+    let (mut input, mut parts) = (BytesMut::from(&bytes[..]), Vec::new());
+    loop {
+        match reader.decode(&mut input).expect("a block") {
+            Some(BlockEvent::Part(part)) => parts.push(part),
+            Some(BlockEvent::End(BlockEnd { block: hash, transactions, .. })) => {
+                let id = BlockId { height: 0, hash };
+                return Block { id, parts, transactions, size, served_by: None, is_streamed: false };
+            }
+            None => panic!("the block is cut"),
         }
     }
 }

@@ -125,7 +125,8 @@ impl HeaderChain {
     /// # Errors
     /// The store can't be read, or has it not.
     pub fn header(&self, hash: BlockHash) -> Result<Option<Header>, StoreError> {
-        find_header(&self.tree, &self.given, &self.store.snapshot()?, &*self.rules, hash)
+        let stored = |number| self.store.get(number);
+        find_header(&self.tree, &self.given, self.store.path(), stored, &*self.rules, hash)
     }
 
     /// Checks new headers and adds them to the tree, up to the first whose time has not come. Returns how many.
@@ -251,6 +252,10 @@ impl Chain for HeaderChain {
         reason: &str,
     ) -> Result<Option<Update>, Arc<dyn Error + Send + Sync>> {
         self.give_up(block, reason)
+    }
+
+    fn flush(&mut self) -> Result<(), Arc<dyn Error + Send + Sync>> {
+        self.store.flush().map_err(|error| Arc::new(error) as _)
     }
 
     fn local_block(&self, id: BlockId) -> Option<Block> {

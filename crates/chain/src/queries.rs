@@ -198,6 +198,10 @@ impl Chain for SharedChain {
         self.change(|chain| chain.reject(block, reason))
     }
 
+    fn flush(&mut self) -> Result<(), Arc<dyn Error + Send + Sync>> {
+        self.change(|chain| chain.flush())
+    }
+
     fn local_block(&self, id: BlockId) -> Option<Block> {
         self.read().local_block(id)
     }

@@ -28,9 +28,11 @@ fn a_reader_sees_what_was_there_when_it_looked() {
     let branch = chain.fork(40, ChainSpec::new(5, 2));
     let mut writer = HeaderChain::open(&path, &NETWORK, None).unwrap();
     writer.accept(&headers(&chain, 0)[..40]).unwrap();
+    writer.flush().unwrap();
     let early = HeaderReader::open(&path, &NETWORK, None).unwrap();
     writer.accept(&headers(&chain, 40)).unwrap();
     writer.accept(&headers(&branch, 40)).unwrap();
+    writer.flush().unwrap();
     let late = HeaderReader::open(&path, &NETWORK, None).unwrap();
     writer.reject(chain.blocks()[3].hash, "no").unwrap();
     assert_eq!((early.tree().tip().height, late.tree().tip().hash), (40, chain.tip().hash));
@@ -51,6 +53,7 @@ fn what_is_wrong_with_a_file_is_said_in_a_line() {
     let mut raw: Vec<Bytes> = headers(&chain, 0).into_iter().map(|header| header.raw).collect();
     raw.remove(6);
     store.append(raw.iter()).unwrap();
+    store.flush().unwrap();
     let error = HeaderReader::open(&path, &NETWORK, None).unwrap_err().to_string();
     let parent = chain.blocks()[7].hash;
     assert!(error.ends_with(&format!("is damaged: header 6: its parent {parent} is not there")), "{error}");
@@ -66,6 +69,7 @@ fn what_is_wrong_with_a_file_is_said_in_a_line() {
         header.nonce += 1;
     }
     store.append([Bytes::copy_from_slice(&BlockHeader::to_bytes(&header))].iter()).unwrap();
+    store.flush().unwrap();
     let error = HeaderReader::open(&path, &NETWORK, None).unwrap_err().to_string();
     assert!(error.contains("header 0: ") && error.contains("lacks proof of work"), "{error}");
 }

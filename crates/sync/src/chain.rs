@@ -125,6 +125,14 @@ pub trait Chain: Send + 'static {
         Err(error.into())
     }
 
+    /// Waits until everything that was accepted is durable, at the end. A crash may lose what was accepted last: peers have it.
+    ///
+    /// # Errors
+    /// It can't be stored.
+    fn flush(&mut self) -> Result<(), Arc<dyn Error + Send + Sync>> {
+        Ok(())
+    }
+
     /// A block that need not be asked for, such as genesis.
     fn local_block(&self, id: BlockId) -> Option<Block>;
 

@@ -46,6 +46,18 @@ impl Snapshot {
         Ok(entry.map(|entry| archived(place, entry.value(), first)))
     }
 
+    /// Of each block whether its bytes are there.
+    pub(super) fn are_there(
+        &self,
+        hashes: impl Iterator<Item = BlockHash>,
+    ) -> Result<Vec<bool>, redb::Error> {
+        let first = self.first()?;
+        let index = self.0.open_table(BLOCKS)?;
+        hashes
+            .map(|hash| Ok(index.get(hash.as_bytes())?.is_some_and(|place| place.value().0 >= first)))
+            .collect()
+    }
+
     /// Up to so many blocks that were not pruned, by their places, from one place on.
     pub(super) fn blocks_from(&self, place: Place, most: usize) -> Result<Vec<ArchivedBlock>, redb::Error> {
         let first = self.first()?;

@@ -5,6 +5,7 @@
 //! a segment may have a tail that nobody points to, which is cut on opening, and never the other way round. So a block that
 //! comes in parts can be written as they come. Segments that are pruned leave the index first for the same reason.
 
+mod append;
 mod disk;
 mod index;
 mod options;
@@ -17,15 +18,16 @@ mod verify;
 
 use std::{ops::Deref, path::Path, sync::Arc};
 
-use redb::{Database, ReadableTable, WriteTransaction};
-use tipward_sync::{Block, BlockId};
+use redb::{Database, WriteTransaction};
+use tipward_sync::BlockId;
 
 use crate::{
     Coin, StoreError,
     store::{bind_database, check_database, network_of},
 };
+use append::Written;
 use disk::{Disk, FileSystem};
-use index::{BLOCKS, FIRST, HEIGHTS, LAYOUT, PLACES, Place};
+use index::{BLOCKS, FIRST, HEIGHTS, LAYOUT, PLACES};
 pub use options::ArchiveOptions;
 use options::Limits;
 use parts::Begun;
@@ -64,6 +66,8 @@ pub struct Archive {
     reader: ArchiveReader,
     segments: Segments,
     limits: Limits,
+    /// What is in the segments and not in the index, though it is to be.
+    written: Vec<Written>,
     /// The block of which parts were taken and not yet the end.
     begun: Option<Begun>,
 }
@@ -94,7 +98,7 @@ impl Archive {
             Ok((first, index::end(&index.0.open_table(PLACES)?, first)?))
         })?;
         let segments = Segments::open(disk, dir, coin.magic(), limits.segment_size, end)?;
-        Ok(Self { database, reader, segments, limits, begun: None })
+        Ok(Self { database, reader, segments, limits, written: Vec::new(), begun: None })
     }
 
     /// The network that the archive in `dir` belongs to; `None` if there is none.
@@ -103,72 +107,6 @@ impl Archive {
     /// It can't be read.
     pub fn network_name(dir: &Path) -> Result<Option<String>, StoreError> {
         network_of(&dir.join(INDEX))
-    }
-
-    /// Appends blocks of the best chain, each the child of the one before, and makes them durable. A block that is there
-    /// from before a rollback is not written again. The first may be one that is [streamed](Block::is_streamed), whose parts
-    /// [`append_part`](Self::append_part) has taken; of any other block that was begun nothing stays. Then segments are
-    /// deleted that the [options](ArchiveOptions) tell to.
-    ///
-    /// # Errors
-    /// They can't be written, or parts are missing; none of them counts then, and parts have to come again.
-    pub fn append(&mut self, blocks: &[Block]) -> Result<(), StoreError> {
-        let streamed = self.complete(blocks.first().filter(|first| first.is_streamed))?;
-        let pruned = self.write(blocks, streamed)?;
-        pruned.for_each(|segment| self.segments.remove(segment));
-        Ok(())
-    }
-
-    /// Writes blocks and index; returns the segments that are pruned, and may be removed now that nobody will look for them.
-    fn write(
-        &mut self,
-        blocks: &[Block],
-        mut streamed: Option<(Place, u32)>,
-    ) -> Result<impl Iterator<Item = u32> + use<>, StoreError> {
-        let failed = StoreError::database(&self.reader.index_path);
-        let transaction = self.database.begin_write().map_err(self.failed())?;
-        let pruned = {
-            let mut index = transaction.open_table(BLOCKS).map_err(self.failed())?;
-            let mut places = transaction.open_table(PLACES).map_err(self.failed())?;
-            let mut heights = transaction.open_table(HEIGHTS).map_err(self.failed())?;
-            let mut firsts = transaction.open_table(FIRST).map_err(self.failed())?;
-            let first = firsts.get(()).map_err(&failed)?.map_or(0, |first| first.value());
-            for block in blocks {
-                let hash = block.id.hash.as_bytes();
-                let known = index.get(hash).map_err(&failed)?.map(|place| place.value());
-                if known.is_none_or(|(segment, _)| segment < first) {
-                    let (place, checksum) = match streamed.take() {
-                        Some(written) => written,
-                        None => self.segments.append(block)?,
-                    };
-                    let entry = (hash, block.size, block.transactions, block.id.height, checksum);
-                    index.insert(hash, place).map_err(&failed)?;
-                    places.insert(place, entry).map_err(&failed)?;
-                }
-                heights.insert(block.id.height, hash).map_err(&failed)?;
-            }
-            let tip = heights.last().map_err(&failed)?.map_or(0, |(height, _)| height.value());
-            let kept = self.limits.prune(&places, first, tip).map_err(self.failed())?;
-            if kept > first {
-                firsts.insert((), kept).map_err(&failed)?;
-            }
-            first..kept
-        };
-        self.segments.keep()?;
-        transaction.commit().map_err(self.failed())?;
-        Ok(pruned)
-    }
-
-    /// Takes every block above `height` off the best chain. Their bytes stay and are found by hash.
-    ///
-    /// # Errors
-    /// The index can't be written.
-    pub fn rollback(&mut self, height: u64) -> Result<(), StoreError> {
-        self.abort()?;
-        let change = |transaction: &WriteTransaction| {
-            Ok(transaction.open_table(HEIGHTS)?.retain_in(height + 1.., |_, _| false)?)
-        };
-        change_index(&self.database, change).map_err(self.failed())
     }
 
     fn failed<E: Into<redb::Error>>(&self) -> impl Fn(E) -> StoreError + use<E> {

@@ -35,6 +35,7 @@ impl Archive {
     /// It can't be written, or does not follow the part before.
     pub fn append_part(&mut self, block: BlockId, part: &BlockPart) -> Result<(), StoreError> {
         if part.index == 0 {
+            self.commit()?;
             self.abort()?;
             let place = match self.by_hash(block.hash)? {
                 Some(known) if !known.is_pruned => Place::Known,
@@ -64,7 +65,8 @@ impl Archive {
     /// They can't be cut off.
     pub fn abort(&mut self) -> Result<(), StoreError> {
         self.begun = None;
-        self.segments.revert()
+        // While blocks wait to be committed, none was begun.
+        if self.written.is_empty() { self.segments.revert() } else { Ok(()) }
     }
 
     /// Makes a record of what was written of this block, and says where it is and its checksum, unless it was there before.

@@ -9,21 +9,41 @@ use crate::StoreError;
 const BATCH_BYTES: u64 = 8 << 20;
 /// Or so many of them.
 const BATCH_BLOCKS: usize = 1000;
+/// What was written is committed at the latest when it is so many bytes: what a fast disk takes between two flushes.
+const COMMIT_BYTES: u64 = 128 << 20;
 
-/// Writes blocks to an [`Archive`] in batches, since every batch waits for the disk; those too large to be held part by part.
+/// Writes blocks to an [`Archive`] in batches, those too large to be held part by part, and commits them when it is told to
+/// [flush](BlockSink::flush), since every commit waits for the disk.
 #[derive(Debug)]
 pub struct ArchiveSink {
     /// Away while a batch is being written; for good if that panicked.
     archive: Option<Archive>,
     pending: Vec<Block>,
     pending_bytes: u64,
+    /// What was written since the last commit.
+    written_bytes: u64,
 }
 
 impl ArchiveSink {
     /// A sink into this archive.
     #[must_use]
     pub fn new(archive: Archive) -> Self {
-        Self { archive: Some(archive), pending: Vec::new(), pending_bytes: 0 }
+        Self { archive: Some(archive), pending: Vec::new(), pending_bytes: 0, written_bytes: 0 }
+    }
+
+    /// Writes the blocks that wait, and commits them if that is asked for or due.
+    async fn write(&mut self, commit: bool) -> Result<(), SinkError> {
+        let blocks = std::mem::take(&mut self.pending);
+        self.written_bytes += std::mem::take(&mut self.pending_bytes);
+        let commit = commit || self.written_bytes >= COMMIT_BYTES;
+        if commit {
+            self.written_bytes = 0;
+        }
+        self.blocking(move |archive| {
+            archive.write(&blocks)?;
+            if commit { archive.commit() } else { Ok(()) }
+        })
+        .await
     }
 
     /// Runs something that waits for the disk where it holds up no other task.
@@ -55,7 +75,7 @@ impl BlockSink for ArchiveSink {
         self.pending_bytes += block.size;
         self.pending.push(block);
         if self.pending_bytes >= BATCH_BYTES || self.pending.len() >= BATCH_BLOCKS {
-            self.flush().await?;
+            self.write(false).await?;
         }
         Ok(())
     }
@@ -80,11 +100,6 @@ impl BlockSink for ArchiveSink {
     }
 
     async fn flush(&mut self) -> Result<(), SinkError> {
-        let blocks = std::mem::take(&mut self.pending);
-        self.pending_bytes = 0;
-        if blocks.is_empty() {
-            return Ok(());
-        }
-        self.blocking(move |archive| archive.append(&blocks)).await
+        self.write(true).await
     }
 }

@@ -1,7 +1,10 @@
 use std::io::Read;
 
 use bytes::Bytes;
-use tipward_sync::peer::wire::{BlockHash, BlockPart, DownloadId, bitcoin::Network};
+use tipward_sync::{
+    Block,
+    peer::wire::{BlockHash, BlockPart, DownloadId, bitcoin::Network},
+};
 
 use super::*;
 
@@ -143,4 +146,33 @@ fn an_archive_of_another_network_is_refused() {
     assert_eq!(Archive::network_name(dir.path()).unwrap().as_deref(), Some("btc-regtest"));
     let error = Archive::open(dir.path(), &Network::BSV_REGTEST).unwrap_err().to_string();
     assert!(error.ends_with("index.redb belongs to network btc-regtest, not bsv-regtest"), "{error}");
+}
+
+#[test]
+fn what_is_written_counts_when_it_is_committed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut archive = open(&dir);
+    let blocks: Vec<Block> = (0..8).map(|height| block(height, 1, 2 << 20)).collect();
+    archive.write(&blocks[..2]).unwrap();
+    archive.write(&blocks[2..4]).unwrap();
+    assert_eq!((archive.cursor().unwrap(), archive.by_height(0).unwrap()), (None, None));
+    archive.commit().unwrap();
+    assert_eq!(archive.cursor().unwrap(), Some(blocks[3].id));
+    archive.write(&blocks[4..6]).unwrap();
+    drop(archive);
+    let mut archive = open(&dir);
+    assert_eq!(archive.cursor().unwrap(), Some(blocks[3].id), "what was not committed is gone");
+    assert_eq!(archive.segments.end(), (0, 4 * (8 + (2 << 20))));
+    // A rollback and parts commit what was written before them; giving up parts leaves it alone.
+    archive.write(&blocks[4..6]).unwrap();
+    archive.abort().unwrap();
+    archive.append_part(blocks[6].id, &blocks[6].parts[0]).unwrap();
+    assert_eq!(archive.cursor().unwrap(), Some(blocks[5].id));
+    archive.write(&blocks[6..]).unwrap();
+    archive.rollback(6).unwrap();
+    assert_eq!(archive.cursor().unwrap(), Some(blocks[6].id));
+    for block in &blocks {
+        let found = archive.by_hash(block.id.hash).unwrap().unwrap();
+        assert!(content(&archive, &found) == block.bytes());
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, path::Path};
 
+use bytes::Bytes;
 use tipward_sync::peer::{
     UnixTime,
     wire::{BlockHash, Header},
@@ -114,14 +115,15 @@ fn add(
 pub(super) fn find_header(
     tree: &BlockTree,
     given: &[Header],
-    stored: &HeaderSnapshot,
+    path: &Path,
+    stored: impl Fn(u64) -> Result<Option<Bytes>, StoreError>,
     rules: &dyn HeaderRules,
     hash: BlockHash,
 ) -> Result<Option<Header>, StoreError> {
     let Some(at) = tree.position(hash) else { return Ok(None) };
     let Some(number) = at.checked_sub(given.len()) else { return Ok(given.get(at).cloned()) };
-    let damaged = |problem: String| StoreError::damaged(stored.path(), format!("header {number}{problem}"));
-    let raw = stored.get(number as u64)?.ok_or_else(|| damaged(" is not there".to_owned()))?;
+    let damaged = |problem: String| StoreError::damaged(path, format!("header {number}{problem}"));
+    let raw = stored(number as u64)?.ok_or_else(|| damaged(" is not there".to_owned()))?;
     let head = rules.read_head(&raw).map_err(|error| damaged(format!(": {error}")))?;
     if head.header.hash != hash {
         return Err(damaged(format!(" is {}, not {hash}", head.header.hash)));
@@ -169,6 +171,7 @@ impl HeaderReader {
     /// # Errors
     /// The file can't be read.
     pub fn header(&self, hash: BlockHash) -> Result<Option<Header>, StoreError> {
-        find_header(&self.tree, &self.given, &self.stored, &*self.rules, hash)
+        let stored = |number| self.stored.get(number);
+        find_header(&self.tree, &self.given, self.stored.path(), stored, &*self.rules, hash)
     }
 }

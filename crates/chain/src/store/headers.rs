@@ -8,6 +8,7 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -16,6 +17,9 @@ use tipward_sync::peer::wire::BlockHash;
 
 use super::{StoreError, bind_database, check_database, network_of, open_read_only, rejected, shared};
 use crate::{Coin, headers::MAX_REJECTED};
+use writer::{Run, Writer};
+
+mod writer;
 
 /// The layout of the tables.
 const LAYOUT: &[u8] = b"2";
@@ -28,9 +32,10 @@ const LENGTH: usize = 2;
 #[derive(Debug)]
 pub struct HeaderStore {
     path: PathBuf,
-    database: Database,
+    database: Arc<Database>,
     /// The number of the next header.
     next: u64,
+    writer: Writer,
 }
 
 impl HeaderStore {
@@ -52,7 +57,9 @@ impl HeaderStore {
             }
         };
         transaction.commit().map_err(StoreError::database(path))?;
-        Ok(Self { path: path.to_owned(), database, next })
+        let (path, database) = (path.to_owned(), Arc::new(database));
+        let writer = Writer::start(path.clone(), database.clone(), next);
+        Ok(Self { path, database, next, writer })
     }
 
     /// The network that a file belongs to; `None` if there is no such file.
@@ -69,27 +76,31 @@ impl HeaderStore {
         &self.path
     }
 
-    /// Appends headers; they are durable when this returns.
+    /// Appends headers. They are durable after a [`flush`](Self::flush), or when the store is dropped: each commit is of all
+    /// that came during the one before.
     ///
     /// # Errors
-    /// They can't be written; none of them is kept then.
+    /// These, or others before, can't be written. After that none can.
     pub fn append<'a>(&mut self, headers: impl Iterator<Item = &'a Bytes>) -> Result<(), StoreError> {
-        let (mut run, mut count) = (Vec::new(), 0);
+        let mut run = Run { first: self.next, next: self.next, headers: Vec::new() };
         for header in headers {
-            put(&mut run, header);
-            count += 1;
+            put(&mut run.headers, header);
+            run.next += 1;
         }
-        if count == 0 {
-            return Ok(());
+        if run.next > run.first {
+            let next = run.next;
+            self.writer.write(run)?;
+            self.next = next;
         }
-        let transaction = self.database.begin_write().map_err(StoreError::database(&self.path))?;
-        {
-            let mut table = transaction.open_table(RUNS).map_err(StoreError::database(&self.path))?;
-            table.insert(self.next, &run[..]).map_err(StoreError::database(&self.path))?;
-        }
-        transaction.commit().map_err(StoreError::database(&self.path))?;
-        self.next += count;
         Ok(())
+    }
+
+    /// Waits until everything is durable.
+    ///
+    /// # Errors
+    /// Something can't be written.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        self.writer.wait(self.next)
     }
 
     /// Keeps in mind that a block was given up, and why. Of more than 1000 such blocks the first is forgotten.
@@ -97,6 +108,7 @@ impl HeaderStore {
     /// # Errors
     /// It can't be written.
     pub fn reject(&mut self, block: BlockHash, reason: &str) -> Result<(), StoreError> {
+        self.flush()?;
         rejected::add(&self.database, block, reason, MAX_REJECTED).map_err(StoreError::database(&self.path))
     }
 
@@ -105,6 +117,7 @@ impl HeaderStore {
     /// # Errors
     /// The file can't be read or written; all are kept then.
     pub fn retain(&mut self, stays: &[bool]) -> Result<(), StoreError> {
+        self.flush()?;
         let failed = StoreError::database(&self.path);
         let transaction = self.database.begin_write().map_err(StoreError::database(&self.path))?;
         let mut next = 0;
@@ -136,11 +149,12 @@ impl HeaderStore {
             }
         }
         transaction.commit().map_err(StoreError::database(&self.path))?;
+        self.writer.reset(next);
         self.next = next;
         Ok(())
     }
 
-    /// What there is now.
+    /// What is durable now.
     ///
     /// # Errors
     /// The file can't be read.
@@ -154,7 +168,10 @@ impl HeaderStore {
     /// # Errors
     /// It can't be read.
     pub fn get(&self, number: u64) -> Result<Option<Bytes>, StoreError> {
-        self.snapshot()?.get(number)
+        match self.writer.waiting(number) {
+            Some(run) => Ok(split(&self.path, &run.headers)?.get((number - run.first) as usize).cloned()),
+            None => self.snapshot()?.get(number),
+        }
     }
 }
 

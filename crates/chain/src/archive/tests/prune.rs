@@ -89,23 +89,23 @@ fn segments_go_until_the_rest_is_small_enough() {
 }
 
 #[test]
-fn a_segment_stays_for_a_block_that_came_late() {
+fn a_segment_stays_for_its_highest_block() {
     let dir = tempfile::tempdir().unwrap();
-    let trunk = trunk(600);
+    let trunk = trunk(695);
     let side = blocks(&branch(&trunk, 3, 400));
     let chain = blocks(&trunk);
     let mut archive = open_with(&dir, options(None, Some(0)));
-    // High blocks first, then low ones above them.
-    archive.append(&side[..=4]).unwrap();
-    side[5..].chunks(40).for_each(|batch| archive.append(batch).unwrap());
-    let pruned = segments(&dir)[0];
-    assert!(pruned > 0);
+    // High blocks of another branch first, then low ones.
+    archive.append(&side[400..=403]).unwrap();
     archive.rollback(3).unwrap();
-    let high = archive.by_hash(side[380].id.hash).unwrap().unwrap().segment;
-    chain[4..].chunks(40).for_each(|batch| archive.append(batch).unwrap());
-    assert_eq!(archive.cursor().unwrap(), Some(chain[600].id));
-    // 380 > 600 - 288: its segment and all after it stay, though they hold low blocks too.
-    assert!(segments(&dir)[0] <= high && segments(&dir)[0] > pruned);
+    archive.append(&chain[4..6]).unwrap();
+    assert_eq!(archive.by_height(5).unwrap().unwrap().segment, 0);
+    archive.append(&chain[6..691]).unwrap();
+    assert_eq!(segments(&dir)[0], 0, "403 is 287 below 690");
+    archive.append(&chain[691..692]).unwrap();
+    let low = archive.by_height(691 - MIN_DEPTH + 1).unwrap().unwrap();
+    assert!(!low.is_pruned && segments(&dir)[0] > 10);
+    assert!(archive.by_hash(side[403].id.hash).unwrap().unwrap().is_pruned);
     assert!(archive.verify(&Network::BTC_REGTEST).all(|checked| checked.unwrap().problem.is_none()));
 }
 
