@@ -206,7 +206,10 @@ impl Chain for SlotChain {
     }
 
     fn accept(&mut self, headers: &[Header]) -> Result<Accepted, RefusedHeaders> {
-        let invalid = |error: SlotError| RefusedHeaders::Invalid(Arc::new(error));
+        let invalid = |error: SlotError| match error {
+            SlotError::Offer(OfferError::ImmutableFork { .. }) => RefusedHeaders::TooDeep(Arc::new(error)),
+            _ => RefusedHeaders::Invalid(Arc::new(error)),
+        };
         if let Some(pair) = headers.windows(2).find(|pair| pair[1].parent != pair[0].hash) {
             return Err(invalid(SlotError::NotLinked { hash: pair[1].hash }));
         }

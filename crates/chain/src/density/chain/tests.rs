@@ -220,7 +220,9 @@ fn at_the_tip_what_is_deep_gets_irreversible_and_other_branches_go() {
     chain.caught_up();
     assert_eq!((chain.irreversible(), chain.tree().len()), (2, 4));
     assert_eq!(rules.0.lock().unwrap().forgotten, [id(12)]);
-    let error = accept(&mut chain, &[draft(13, 1, 3)]).unwrap_err();
+    let refused = chain.accept(&headers(&[draft(13, 1, 3)])).unwrap_err();
+    assert!(matches!(refused, RefusedHeaders::TooDeep(_)), "nobody need be at fault");
+    let error = refused.to_string();
     assert!(error.contains("forks off below the irreversible block"), "{error}");
     assert!(chain.reject(id(2), "too late").is_err());
     chain.set_mode(DensityMode::Bootstrapping);
