@@ -489,7 +489,7 @@ impl Branch for TreeBranch<'_> {
     }
 }
 
-fn make_room<T>(list: &mut Vec<T>) {
+pub(crate) fn make_room<T>(list: &mut Vec<T>) {
     if list.len() == list.capacity() {
         list.reserve_exact(list.len() / 16 + GROWTH);
     }

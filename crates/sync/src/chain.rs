@@ -75,6 +75,9 @@ pub enum RefusedHeaders {
     /// A header breaks the chain's rules.
     #[error(transparent)]
     Invalid(Arc<dyn Error + Send + Sync>),
+    /// They fork off below the block below which nothing changes any more: whoever follows them is on another chain for good.
+    #[error(transparent)]
+    TooDeep(Arc<dyn Error + Send + Sync>),
     /// The headers are valid and could not be stored; not the peer's fault.
     #[error(transparent)]
     Store(Arc<dyn Error + Send + Sync>),

@@ -54,7 +54,9 @@ impl HeadersFlow {
             Err(RefusedHeaders::UnknownParent { .. }) => {
                 return self.unlinked(id, headers.len(), end.hash, chain);
             }
-            Err(RefusedHeaders::Invalid(reason)) => return self.drop_peer(id, Fault::InvalidHeaders(reason)),
+            Err(RefusedHeaders::Invalid(reason) | RefusedHeaders::TooDeep(reason)) => {
+                return self.drop_peer(id, Fault::InvalidHeaders(reason));
+            }
             Err(RefusedHeaders::Store(reason)) => return self.outputs.push_back(FlowOutput::Failed(reason)),
         };
         let (is_new, last) = (accepted.added > 0, accepted.last.and_then(|last| chain.find(last)));
