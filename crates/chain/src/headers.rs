@@ -11,12 +11,14 @@ use tipward_sync::{
 };
 
 use crate::{BlockTree, Checkpoint, Coin, HeaderError, HeaderRules, HeaderStore, StoreError};
+pub use file::{HeaderFileError, Imported};
 use presync::Presync;
 pub use reader::HeaderReader;
 use reader::{Checked, Given, Loaded, find_header};
 pub(crate) use rejected::MAX_REJECTED;
 use rejected::Rejected;
 
+mod file;
 mod presync;
 mod reader;
 mod rejected;

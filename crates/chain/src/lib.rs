@@ -53,7 +53,7 @@ pub use branch::{Branch, HeaderFacts, HeaderNode};
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use coin::{Coin, HeaderRules};
 pub use error::HeaderError;
-pub use headers::{HeaderChain, HeaderOptions, HeaderReader};
+pub use headers::{HeaderChain, HeaderFileError, HeaderOptions, HeaderReader, Imported};
 pub use node::{Node, NodeBuilder, NodeError};
 pub use proof::{Inclusion, InclusionRefused, ProofError, prove};
 pub use queries::{ChainView, Queries};

@@ -136,6 +136,11 @@ impl BlockTree {
         self.find(hash).map(|at| self.entry(at).work)
     }
 
+    /// Whether the header at this position, in the order of arrival, is on the best chain.
+    pub(crate) fn is_best_position(&self, position: usize) -> bool {
+        position < self.entries.len() && self.is_best(position as u32)
+    }
+
     /// The first header of all.
     #[must_use]
     pub fn root(&self) -> BlockId {

@@ -169,7 +169,7 @@ impl HeaderStore {
     /// It can't be read.
     pub fn get(&self, number: u64) -> Result<Option<Bytes>, StoreError> {
         match self.writer.waiting(number) {
-            Some(run) => Ok(split(&self.path, &run.headers)?.get((number - run.first) as usize).cloned()),
+            Some(run) => Ok(nth(&run.headers, number - run.first).map(Bytes::copy_from_slice)),
             None => self.snapshot()?.get(number),
         }
     }
@@ -218,8 +218,7 @@ impl HeaderSnapshot {
         let table = self.transaction.open_table(RUNS).map_err(StoreError::database(&self.path))?;
         let run = table.range(..=number).map_err(&failed)?.next_back().transpose().map_err(&failed)?;
         let Some((first, run)) = run else { return Ok(None) };
-        let headers = split(&self.path, run.value())?;
-        Ok(headers.get((number - first.value()) as usize).cloned())
+        Ok(nth(run.value(), number - first.value()).map(Bytes::copy_from_slice))
     }
 
     /// Calls `each` with all headers, in the order of arrival, many at a time, and the number of the first of them.
@@ -272,4 +271,13 @@ fn split(path: &Path, run: &[u8]) -> Result<Vec<Bytes>, StoreError> {
         headers.push(run.split_to(end).slice(LENGTH..));
     }
     if run.is_empty() { Ok(headers) } else { Err(StoreError::damaged(path, "a run of headers is torn")) }
+}
+
+/// One header of a run.
+fn nth(mut run: &[u8], number: u64) -> Option<&[u8]> {
+    for _ in 0..number {
+        let length = usize::from(u16::from_le_bytes(*run.first_chunk()?));
+        run = run.get(LENGTH + length..)?;
+    }
+    run.get(LENGTH..LENGTH + usize::from(u16::from_le_bytes(*run.first_chunk()?)))
 }
