@@ -33,6 +33,7 @@ mod branch;
 mod checkpoint;
 mod coin;
 pub mod density;
+mod disk;
 mod error;
 mod headers;
 mod node;

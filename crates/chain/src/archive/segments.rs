@@ -1,15 +1,16 @@
 //! The segment files: `blk00000.blk`, `blk00001.blk` and so on.
 
 use std::{
-    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use tipward_sync::{Block, peer::wire::bitcoin::blk_frame_header};
 
-use super::disk::{Disk, DiskFile};
-use crate::StoreError;
+use crate::{
+    StoreError,
+    disk::{Disk, DiskFile, remove},
+};
 
 const WRITE_BUFFER: usize = 1 << 20;
 
@@ -188,14 +189,6 @@ fn open_last(
         file.set_len(len).map_err(StoreError::io(&path))?;
     }
     Ok(file)
-}
-
-/// Removes a file, if it is there.
-pub(super) fn remove(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
-    match disk.remove(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io(path)(error)),
-        _ => Ok(()),
-    }
 }
 
 pub(super) fn segment_path(dir: &Path, number: u32) -> PathBuf {

@@ -15,8 +15,12 @@ use bytes::Bytes;
 use redb::{Database, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 use tipward_sync::peer::wire::BlockHash;
 
-use super::{StoreError, bind_database, check_database, network_of, open_read_only, rejected, shared};
-use crate::{Coin, headers::MAX_REJECTED};
+use super::{StoreError, bind_database, check_database, network_of, open_database, open_read_only, rejected};
+use crate::{
+    Coin,
+    disk::{Disk, FileSystem},
+    headers::MAX_REJECTED,
+};
 use writer::{Run, Writer};
 
 mod writer;
@@ -44,9 +48,14 @@ impl HeaderStore {
     /// # Errors
     /// It is in use, belongs to another network or start, or can't be read.
     pub fn open(path: &Path, coin: &dyn Coin, start: BlockHash) -> Result<Self, StoreError> {
+        Self::open_on(&FileSystem, path, coin, start)
+    }
+
+    fn open_on(disk: &dyn Disk, path: &Path, coin: &dyn Coin, start: BlockHash) -> Result<Self, StoreError> {
         let failed = StoreError::database(path);
-        let database = shared().create(path).map_err(StoreError::database(path))?;
-        bind_database(&database, path, coin, start, LAYOUT)?;
+        let bind = |database: &Database, path: &Path| bind_database(database, path, coin, start, LAYOUT);
+        let database = open_database(disk, path, bind)?;
+        check_database(&database, path, coin, start, LAYOUT)?;
         let transaction = database.begin_write().map_err(StoreError::database(path))?;
         let next = {
             let table = transaction.open_table(RUNS).map_err(StoreError::database(path))?;
@@ -281,3 +290,6 @@ fn nth(mut run: &[u8], number: u64) -> Option<&[u8]> {
     }
     run.get(LENGTH..LENGTH + usize::from(u16::from_le_bytes(*run.first_chunk()?)))
 }
+
+#[cfg(test)]
+mod tests;

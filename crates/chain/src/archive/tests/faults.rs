@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use super::super::disk::Disk;
 use super::{super::index::Snapshot, chain::*, *};
-use disk::{Fault, FaultyDisk, Left};
-
-mod disk;
+use crate::disk::{
+    Disk,
+    faulty::{Fault, FaultyDisk, Left},
+};
 
 /// What is done to the archive, in steps that count or don't.
 #[derive(Debug, Clone)]

@@ -1,4 +1,4 @@
-//! All that the archive does to the disk goes through here, so that tests can let any of it fail.
+//! All that the stores do to the disk goes through here, so that tests can let any of it fail.
 
 use std::{
     fmt,
@@ -11,13 +11,16 @@ use std::{
 
 use redb::{Database, DatabaseError};
 
-use crate::store::shared;
+use crate::{StoreError, store::shared};
+
+#[cfg(test)]
+pub(crate) mod faulty;
 
 /// A file is synced while it is written whenever it has grown by so many bytes.
 const EARLY: usize = 16 << 20;
 
 /// Files by path. What was written is durable once its file was synced, and a name that came or went once its directory was.
-pub(super) trait Disk: fmt::Debug + Send + Sync {
+pub(crate) trait Disk: fmt::Debug + Send + Sync {
     /// Creates a directory and its parents where they are not there.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
 
@@ -41,7 +44,7 @@ pub(super) trait Disk: fmt::Debug + Send + Sync {
 }
 
 /// A file that is open for writing.
-pub(super) trait DiskFile: fmt::Debug + Send {
+pub(crate) trait DiskFile: fmt::Debug + Send {
     fn len(&self) -> io::Result<u64>;
     fn set_len(&mut self, len: u64) -> io::Result<()>;
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
@@ -50,7 +53,7 @@ pub(super) trait DiskFile: fmt::Debug + Send {
 
 /// The file system.
 #[derive(Debug)]
-pub(super) struct FileSystem;
+pub(crate) struct FileSystem;
 
 impl Disk for FileSystem {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
@@ -82,7 +85,9 @@ impl Disk for FileSystem {
     }
 
     fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
-        std::fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        std::fs::read_dir(here(dir))?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect()
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -96,8 +101,7 @@ impl Disk for FileSystem {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         // Elsewhere a directory can't be opened, and names are durable by themselves.
         if cfg!(unix) {
-            let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-            File::open(dir)?.sync_all()?;
+            File::open(here(dir))?.sync_all()?;
         }
         Ok(())
     }
@@ -155,4 +159,17 @@ impl DiskFile for EarlyFile {
         self.waiting = 0;
         self.file.sync_data()
     }
+}
+
+/// Removes a file, if it is there.
+pub(crate) fn remove(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
+    match disk.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io(path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// The directory of a path without one.
+fn here(dir: &Path) -> &Path {
+    if dir.as_os_str().is_empty() { Path::new(".") } else { dir }
 }
