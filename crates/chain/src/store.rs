@@ -87,6 +87,9 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// The node that had the headers open has ended.
+    #[error("the node that had the headers open has ended")]
+    Closed,
     /// The system reported an error.
     #[error("{}: {source}", path.display())]
     Io {

@@ -4,12 +4,17 @@ use std::{
     fmt,
     fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
-    path::Path,
+    path::{Path, PathBuf},
+    sync::mpsc::{SyncSender, sync_channel},
+    thread,
 };
 
 use redb::{Database, DatabaseError};
 
 use crate::store::shared;
+
+/// A file is synced while it is written whenever it has grown by so many bytes.
+const EARLY: usize = 16 << 20;
 
 /// Files by path. What was written is durable once its file was synced, and a name that came or went once its directory was.
 pub(super) trait Disk: fmt::Debug + Send + Sync {
@@ -67,7 +72,7 @@ impl Disk for FileSystem {
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
-        Ok(Box::new(file))
+        Ok(Box::new(EarlyFile { file, path: path.to_owned(), waiting: 0, early: None }))
     }
 
     fn read(&self, path: &Path, offset: u64) -> io::Result<Box<dyn Read + Send>> {
@@ -98,21 +103,56 @@ impl Disk for FileSystem {
     }
 }
 
-impl DiskFile for File {
+/// A file of which much is on the disk already when somebody waits for it to be: a thread syncs it while it is written.
+#[derive(Debug)]
+struct EarlyFile {
+    file: File,
+    path: PathBuf,
+    /// How many bytes were written since the thread was told.
+    waiting: usize,
+    /// The thread, from when it is first needed. It ends when this does.
+    early: Option<SyncSender<()>>,
+}
+
+impl EarlyFile {
+    fn sync_early(&mut self) -> io::Result<()> {
+        if self.early.is_none() {
+            // Opened again: an error that the thread meets is reported to it alone, and once more to who waits.
+            let file = OpenOptions::new().write(true).open(&self.path)?;
+            let (early, told) = sync_channel(1);
+            let work = move || told.iter().for_each(|()| drop(file.sync_data()));
+            thread::Builder::new().name("tipward-archive".to_owned()).spawn(work)?;
+            self.early = Some(early);
+        }
+        // If it is told already, that is enough.
+        self.early.as_ref().map(|early| early.try_send(()));
+        Ok(())
+    }
+}
+
+impl DiskFile for EarlyFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn set_len(&mut self, len: u64) -> io::Result<()> {
-        File::set_len(self, len)
+        self.file.set_len(len)
     }
 
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.seek(SeekFrom::Start(offset))?;
-        self.write_all(bytes)
+        self.file.seek(SeekFrom::Start(offset))?;
+        self.file.write_all(bytes)?;
+        self.waiting += bytes.len();
+        if self.waiting >= EARLY {
+            self.waiting = 0;
+            // If it can't be, whoever syncs waits longer.
+            self.sync_early().ok();
+        }
+        Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.sync_data()
+        self.waiting = 0;
+        self.file.sync_data()
     }
 }

@@ -178,7 +178,10 @@ fn open_last(
     let mut file = disk.open(&path).map_err(StoreError::io(&path))?;
     let found = file.len().map_err(StoreError::io(&path))?;
     if found < len {
-        return Err(StoreError::damaged(&path, format!("{len} bytes are indexed, {found} are there")));
+        return Err(StoreError::damaged(
+            &path,
+            format!("{len} bytes are indexed, {found} are there; it needs a repair"),
+        ));
     }
     if found > len {
         tracing::info!(path = %path.display(), bytes = found - len, "cutting the tail of an unfinished write");

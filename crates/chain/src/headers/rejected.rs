@@ -81,12 +81,13 @@ impl HeaderChain {
         let reason = &reason[..end.unwrap_or(0)];
         let failed = |error: StoreError| -> Arc<dyn Error + Send + Sync> { Arc::new(error) };
         // First: with this alone a restart finds the same.
-        self.store.reject(block, reason).map_err(failed)?;
+        self.store().and_then(|store| store.reject(block, reason)).map_err(failed)?;
         let stays = self.tree.stays_without(block);
         let Some((stays, rejection)) = stays.zip(self.tree.reject(block)) else { return Ok(None) };
         let descendants = rejection.gone.into_iter().filter(|hash| *hash != block);
         self.rejected.add(block, &reason.into(), descendants);
-        self.store.retain(&stays[self.given.len()..]).map_err(failed)?;
+        let given = self.given.len();
+        self.store().and_then(|store| store.retain(&stays[given..])).map_err(failed)?;
         Ok(rejection.update)
     }
 }
