@@ -200,14 +200,18 @@ fn orphan_forks_are_back_filled_when_their_peers_come() {
 /// What it builds on nobody had when it was there first.
 #[test]
 fn a_fork_that_did_not_link_is_tried_again_when_others_come() {
-    // Longer than one answer, too.
-    for slots in [61..=75, 61..=140] {
-        let fork = branch(&trunk(), 30, 2, slots);
+    // Longer than one answer above our tip, too.
+    for above in [201..=200, 201..=260] {
+        let fork = branch(&trunk(), 30, 2, (61..=75).chain(above));
         let first = Model { others: vec![trunk()], ..Model::lacking(&fork, &[(40, 64)]) };
-        let late = Model { others: vec![fork.clone()], joins_at: 10 * SECOND, ..Model::new(&trunk()) };
+        // What the first one brings of the other chain says nothing of its own.
+        let late = Model::lacking(&trunk(), &[(150, 180)]);
+        let late = Model { others: vec![fork.clone()], joins_at: 10 * SECOND, ..late };
         let rules = Rules { stays_bootstrapping: true, ..Rules::default() };
-        let world = at_rest(World::with(options(1000, 50), rules, vec![first, late], 1));
-        assert!(has_all(&world, &fork) && has_all(&world, &trunk()));
+        let mut world = World::with(options(1000, 50), rules, vec![first, late], 1);
+        world.run_to(100 * SECOND);
+        assert!(has_all(&world, &fork) && has_all(&world, &trunk()), "at the first poll after a minute");
+        at_rest(world);
     }
 }
 
