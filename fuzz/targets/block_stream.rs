@@ -20,6 +20,7 @@ fuzz_target!(|data: &[u8]| {
     let block = &block[..];
     let mut options = BlockOptions::new(Network::BTC);
     (options.part_size, options.merkle_root) = (128 + 4 * usize::from(*part), choice & 1 == 1);
+    options.witnesses_from = (choice & 4 == 4).then_some(0);
     let mut reader = BlockReader::new(DownloadId(1), block.len() as u64, options);
     let (mut input, mut bytes, mut offsets, mut end) = (BytesMut::new(), BytesMut::new(), Vec::new(), None);
     let mut error = None;
@@ -43,6 +44,16 @@ fuzz_target!(|data: &[u8]| {
         }
     }
     match Block::new(Bytes::copy_from_slice(block)) {
+        // Without witnesses it depends on the height that the coinbase tells.
+        Ok(whole)
+            if options.merkle_root
+                && options.witnesses_from.is_some()
+                && whole.check_merkle_root().is_ok()
+                && whole.check_witness_commitment().is_err() =>
+        {
+            let has_witnesses = whole.transactions().any(|transaction| transaction.has_witnesses());
+            assert!(error.is_some() || !has_witnesses, "wrong witnesses were let through");
+        }
         Ok(whole) if !options.merkle_root || whole.check_merkle_root().is_ok() => {
             let end = end.expect("a block has an end");
             assert_eq!((end.transactions as usize, end.size as usize), (whole.offsets().len(), block.len()));

@@ -21,6 +21,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a node may take for what it is waited for.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How many calls are made in one request.
+const BATCH: usize = 200;
+
 /// An address on regtest of which nobody has the key.
 pub const NOBODYS_ADDRESS: &str = "mfha3wmTvGAYZ4iZ7nDdXdDDrNSGjLwRxV";
 /// Another one, so that two branches differ.
@@ -128,9 +131,11 @@ impl Bitcoind {
     /// # Errors
     /// What the node or the connection reports.
     pub fn try_rpc(&self, method: &str, parameters: &Value) -> Result<Value, String> {
-        let request =
-            minreq::post(format!("http://{}/", self.rpc)).with_header("Authorization", AUTHORIZATION);
-        rpc::call(request, method, parameters)
+        rpc::call(self.request(), method, parameters)
+    }
+
+    fn request(&self) -> minreq::Request {
+        minreq::post(format!("http://{}/", self.rpc)).with_header("Authorization", AUTHORIZATION)
     }
 
     /// The height of the node's best chain.
@@ -157,11 +162,24 @@ impl Bitcoind {
     /// The chain changes meanwhile.
     #[must_use]
     pub fn chain(&self) -> Vec<(BlockHash, Vec<u8>)> {
-        let blocks = (0..=self.height()).map(|height| {
-            let hash = self.hash(height);
-            (rpc::hash(&hash), rpc::bytes(&self.block(&hash)))
-        });
-        blocks.collect()
+        let heights: Vec<u64> = (0..=self.height()).collect();
+        let mut blocks = Vec::with_capacity(heights.len());
+        for heights in heights.chunks(BATCH) {
+            let hashes = self.batch("getblockhash", heights.iter().map(|height| json!([height])));
+            let whole = self.batch("getblock", hashes.iter().map(|hash| json!([hash, 0])));
+            let both = hashes.iter().zip(&whole).map(|(hash, block)| {
+                let text = |value: &Value| value.as_str().expect("text").to_owned();
+                (rpc::hash(&text(hash)), rpc::bytes(&text(block)))
+            });
+            blocks.extend(both);
+        }
+        blocks
+    }
+
+    /// Calls a method once for each of these parameters, in one request.
+    fn batch(&self, method: &str, parameters: impl Iterator<Item = Value>) -> Vec<Value> {
+        rpc::batch(self.request(), method, parameters)
+            .unwrap_or_else(|error| panic!("{method} many times: {error}"))
     }
 
     /// Gives the node the blocks of a chain that follow one at this height, and wants it to make them its best ones.

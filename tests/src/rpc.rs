@@ -21,6 +21,29 @@ pub(crate) fn call(request: minreq::Request, method: &str, parameters: &Value) -
     }
 }
 
+/// Calls a method once for each of these parameters, in one request.
+pub(crate) fn batch(
+    request: minreq::Request,
+    method: &str,
+    parameters: impl Iterator<Item = Value>,
+) -> Result<Vec<Value>, String> {
+    let calls: Vec<Value> = (0..)
+        .zip(parameters)
+        .map(|(id, parameters): (u64, Value)| {
+            json!({"jsonrpc": "1.0", "id": id, "method": method, "params": parameters})
+        })
+        .collect();
+    let request = request.with_header("Content-Type", "application/json");
+    let answers = answer(request.with_body(json!(calls).to_string()))?;
+    let answers = answers.as_array().filter(|answers| answers.len() == calls.len());
+    let answers = answers.ok_or_else(|| "not as many answers as calls".to_owned())?;
+    let result = |(id, answer): (u64, &Value)| match (&answer["error"], &answer["id"]) {
+        (Value::Null, at) if *at == id => Ok(answer["result"].clone()),
+        (error, at) => Err(format!("call {at}: {error}")),
+    };
+    (0..).zip(answers).map(result).collect()
+}
+
 /// A call in few words: a block is long.
 pub(crate) fn brief(method: &str, parameters: &Value) -> String {
     format!("{method}{parameters}").chars().take(300).collect()

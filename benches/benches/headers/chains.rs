@@ -29,6 +29,16 @@ pub(crate) fn easy(of: &'static Network) -> &'static Network {
     }))
 }
 
+/// A regression test network that began in 2001: ten minutes for each of a million blocks are not over yet in others.
+pub(crate) fn early() -> &'static Network {
+    let mut genesis = BlockHeader { time: 1_000_000_000, ..Network::BTC_REGTEST.genesis() };
+    while !genesis.meets_target(genesis.bits) {
+        genesis.nonce += 1;
+    }
+    let genesis_header = genesis.to_bytes();
+    Box::leak(Box::new(Network { name: "bench", genesis_header, ..Network::BTC_REGTEST.clone() }))
+}
+
 /// So many headers on top of genesis, as they travel, with the targets that are due.
 pub(crate) fn mine(network: &'static Network, count: usize) -> Vec<[u8; BlockHeader::SIZE]> {
     let rules = network.rules();

@@ -16,13 +16,19 @@ use tipward_chain::{
 };
 
 mod chains;
+mod store;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
+        ["serve"] => store::serve(),
         ["rules"] => rules(),
-        _ => rules(),
+        ["store"] => store::measure(),
+        _ => {
+            rules();
+            store::measure();
+        }
     }
 }
 
@@ -31,7 +37,7 @@ type Raw = Vec<[u8; BlockHeader::SIZE]>;
 
 /// One thread, from 80 bytes to a place in the tree.
 fn rules() {
-    let count = number("TIPWARD_BENCH_HEADERS", 1_000_000) as usize;
+    let count = count();
     let btc = chains::easy(Network::BTC);
     let bsv = chains::easy(Network::BSV);
     let (btc_headers, bsv_headers) = (chains::mine(btc, count), chains::mine(bsv, count));
@@ -82,6 +88,10 @@ fn opponent(raw: &Raw) -> u64 {
         headers.push(header);
     }
     headers.len() as u64
+}
+
+fn count() -> usize {
+    number("TIPWARD_BENCH_HEADERS", 1_000_000) as usize
 }
 
 fn rounds() -> usize {

@@ -9,8 +9,9 @@ use tipward_sync::{
         Protocol,
         bitcoin::Bitcoin,
         wire::{
-            BlockError, BlockEvent, DownloadId, Header,
+            BlockError, BlockEvent, BlockHash, DownloadId, Header,
             bitcoin::{BlockHeader, BlockOptions, BlockReader, Network},
+            sha256d,
         },
     },
 };
@@ -41,8 +42,10 @@ impl Coin for &'static Network {
         Box::new(Rules::new(self))
     }
 
-    fn parse_header(&self, raw: &[u8]) -> Result<Header, HeaderError> {
-        Ok(BlockHeader::from_bytes(eighty(raw)?).into())
+    fn parse_header(&self, raw: Bytes) -> Result<Header, HeaderError> {
+        let eighty = eighty(&raw)?;
+        let parent = BlockHeader::from_bytes(eighty).parent;
+        Ok(Header { hash: BlockHash::from_bytes(sha256d(eighty)), parent, raw })
     }
 
     fn genesis_header(&self) -> Header {

@@ -31,7 +31,7 @@ pub trait Coin: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// [`HeaderError::Length`] if it is none.
-    fn parse_header(&self, raw: &[u8]) -> Result<Header, HeaderError>;
+    fn parse_header(&self, raw: Bytes) -> Result<Header, HeaderError>;
 
     /// The header of block 0.
     fn genesis_header(&self) -> Header;

@@ -279,7 +279,7 @@ impl Rule for DensityTree {
         self.admits(self.id(parent), self.blocks.node(parent).slot, hash, slot)?;
         let at = self.blocks.add(hash, slot, parent);
         let update = if parent == self.blocks.tip() {
-            self.blocks.best.push(at);
+            self.blocks.extend_best(at);
             Some(self.update(self.blocks.best.len() - 1))
         } else {
             let grown = self.forks.iter().position(|fork| fork.tip == parent);

@@ -1,6 +1,6 @@
 //! The header chain: tree, rules and store together, as the scheduler wants it.
 
-use std::{collections::HashSet, error::Error, path::Path, sync::Arc, time::UNIX_EPOCH};
+use std::{error::Error, path::Path, sync::Arc, time::UNIX_EPOCH};
 
 use tipward_sync::{
     Accepted, Block, BlockHead, BlockId, Chain, RefusedHeaders, Update,
@@ -11,9 +11,16 @@ use tipward_sync::{
 };
 
 use crate::{BlockTree, Checkpoint, Coin, HeaderError, HeaderRules, HeaderStore, StoreError};
+pub use file::{HeaderFileError, Imported};
+use presync::Presync;
+pub use reader::HeaderReader;
+use reader::{Checked, Given, Loaded, find_header};
 pub(crate) use rejected::MAX_REJECTED;
 use rejected::Rejected;
 
+mod file;
+mod presync;
+mod reader;
 mod rejected;
 
 /// How many headers beside the best chain are kept; real chains have a handful. When there are more, three quarters of so
@@ -32,6 +39,10 @@ pub struct HeaderOptions {
     pub max_height: Option<u64>,
     /// Where to start instead of at genesis; `None`. A file belongs to one start, which has to be given each time.
     pub start: Option<Checkpoint>,
+    /// Whether a chain that has less work than the network is known to have is kept only once it was shown twice, so that easy
+    /// headers by the million take no memory; `true`. With a `max_height` it is not. Who learns of headers one by one, with
+    /// their blocks, can't show them twice.
+    pub looks_twice: bool,
     /// Tells the present time; the system's clock. Headers from the future are passed over until their time has come.
     pub clock: fn() -> UnixTime,
 }
@@ -39,7 +50,7 @@ pub struct HeaderOptions {
 impl Default for HeaderOptions {
     fn default() -> Self {
         let clock = || UnixTime::since_epoch(UNIX_EPOCH.elapsed().unwrap_or_default());
-        Self { max_height: None, start: None, clock }
+        Self { max_height: None, start: None, looks_twice: true, clock }
     }
 }
 
@@ -48,13 +59,16 @@ impl Default for HeaderOptions {
 pub struct HeaderChain {
     tree: BlockTree,
     rules: Box<dyn HeaderRules>,
-    store: HeaderStore,
+    /// `None` once it is closed.
+    store: Option<HeaderStore>,
     genesis: Block,
     /// Genesis, or the checkpoint. Nothing forks off below it.
     start: BlockId,
     /// The first headers of the tree, which are not in the store: genesis, or a checkpoint's.
     given: Vec<Header>,
     rejected: Rejected,
+    /// What is not let in yet; `None` if everything is at once.
+    presync: Option<Presync>,
     max_height: Option<u64>,
     max_side_headers: usize,
     clock: fn() -> UnixTime,
@@ -76,38 +90,15 @@ impl HeaderChain {
     /// # Errors
     /// The store can't be opened, what it holds is no chain, or the checkpoint can't be started from.
     pub fn open_with(path: &Path, coin: &dyn Coin, options: HeaderOptions) -> Result<Self, StoreError> {
-        let HeaderOptions { max_height, start, clock } = options;
+        let HeaderOptions { max_height, start, looks_twice, clock } = options;
         let rules = coin.rules();
-        let genesis = coin.genesis_header();
-        let mut tree = match &start {
-            Some(start) => start.tree(&*rules)?,
-            None => {
-                let facts = rules.read(&genesis);
-                BlockTree::new(&genesis, facts.map_err(|error| StoreError::damaged(path, error.to_string()))?)
-            }
-        };
-        let given = start.map_or_else(|| vec![genesis], |start| start.headers);
-        let start = tree.tip();
-        let mut store = HeaderStore::open(path, coin, start.hash)?;
-        let rejected = Rejected::new(store.rejected()?);
+        let given = Given::new(path, coin, &*rules, start)?;
+        let mut store = HeaderStore::open(path, coin, given.tree.tip().hash)?;
+        let start = given.tree.tip();
+        let Loaded { tree, given, rejected, stays } =
+            given.load(&store.snapshot()?, coin, &*rules, Checked::Links)?;
         // Those of rejected branches that a crash has left.
-        let (mut gone, mut stays) = (HashSet::new(), Vec::new());
-        store.load(|raw| {
-            let header = coin.parse_header(raw).map_err(|error| error.to_string())?;
-            let is_gone = rejected.check(&header).is_err() || gone.contains(&header.parent);
-            stays.push(!is_gone);
-            if is_gone {
-                gone.insert(header.hash);
-                return Ok(());
-            }
-            let branch = tree.branch(header.parent);
-            let branch = branch.ok_or_else(|| format!("its parent {} is not there", header.parent))?;
-            // It was there in time once, whatever the clock says now.
-            let facts = rules.check(&header, &branch, UnixTime::MAX).map_err(|error| error.to_string())?;
-            tree.insert(&header, facts);
-            Ok(())
-        })?;
-        if !gone.is_empty() {
+        if stays.contains(&false) {
             store.retain(&stays)?;
         }
         let genesis = coin.genesis_block();
@@ -116,11 +107,12 @@ impl HeaderChain {
         Ok(Self {
             tree,
             rules,
-            store,
+            store: Some(store),
             genesis,
             start,
             given,
             rejected,
+            presync: (looks_twice && max_height.is_none()).then(Presync::default),
             max_height,
             max_side_headers,
             clock,
@@ -143,19 +135,20 @@ impl HeaderChain {
     /// A header of the tree, with its bytes.
     ///
     /// # Errors
-    /// The store can't be read, or has it not.
+    /// The store can't be read, has it not, or was closed with its node.
     pub fn header(&self, hash: BlockHash) -> Result<Option<Header>, StoreError> {
-        let Some(at) = self.tree.position(hash) else { return Ok(None) };
-        let Some(number) = at.checked_sub(self.given.len()) else { return Ok(self.given.get(at).cloned()) };
-        let damaged = |problem: String| StoreError::damaged(self.store.path(), problem);
-        let raw = self.store.get(number as u64)?;
-        let raw = raw.ok_or_else(|| damaged(format!("header {number} is not there")))?;
-        let head =
-            self.rules.read_head(&raw).map_err(|error| damaged(format!("header {number}: {error}")))?;
-        if head.header.hash != hash {
-            return Err(damaged(format!("header {number} is {}, not {hash}", head.header.hash)));
-        }
-        Ok(Some(head.header))
+        let store = self.store.as_ref().ok_or(StoreError::Closed)?;
+        let stored = |number| store.get(number);
+        find_header(&self.tree, &self.given, store.path(), stored, &*self.rules, hash)
+    }
+
+    /// Closes the store, so that another can open it; the tree stays as it is, and takes no more.
+    pub(crate) fn close(&mut self) {
+        self.store = None;
+    }
+
+    fn store(&mut self) -> Result<&mut HeaderStore, StoreError> {
+        self.store.as_mut().ok_or(StoreError::Closed)
     }
 
     /// Checks new headers and adds them to the tree, up to the first whose time has not come. Returns how many.
@@ -173,6 +166,67 @@ impl HeaderChain {
         }
     }
 
+    /// Checks and stores headers on top of one in the tree.
+    fn let_in(&mut self, new: &[Header], parent: BlockId) -> Result<Accepted, RefusedHeaders> {
+        let len = self.tree.len();
+        let count = self.add(new).map_err(|error| {
+            self.tree.take_back(len);
+            RefusedHeaders::Invalid(Arc::new(error))
+        })?;
+        let new = &new[..count];
+        let Some(last) = new.last().map(|last| last.hash).filter(|last| !self.is_too_weak(*last)) else {
+            self.tree.take_back(len);
+            return Ok(Accepted { added: 0, last: Some(parent.hash), update: None });
+        };
+        let failed = |error| RefusedHeaders::Store(Arc::new(error));
+        let stored = self.store().and_then(|store| store.append(new.iter().map(|header| &header.raw)));
+        stored.map_err(|error| {
+            self.tree.take_back(len);
+            failed(error)
+        })?;
+        let update = self.tree.choose(last);
+        self.prune().map_err(failed)?;
+        Ok(Accepted { added: count, last: Some(last), update })
+    }
+
+    /// Whether headers have to show the work of what follows them before they are let in.
+    fn has_to_show(&mut self, parent: BlockId, new: &[Header]) -> Result<bool, HeaderError> {
+        let (min, work) = (self.rules.min_work(), |hash| self.tree.work(hash).unwrap_or_default());
+        let Some(presync) = &mut self.presync else { return Ok(false) };
+        if work(self.tree.tip().hash) >= min {
+            presync.clear();
+            return Ok(false);
+        }
+        if presync.expects(parent.hash) {
+            return Ok(true);
+        }
+        let (facts, read) = self.rules.read_all(new);
+        read?;
+        let before = work(parent.hash);
+        let is_weak = facts.iter().fold(before, |sum, facts| sum + facts.work) < min;
+        if is_weak {
+            presync.begin(parent, before);
+        }
+        Ok(is_weak)
+    }
+
+    /// Looks at headers that have to show their work, and lets in those that have.
+    fn look(&mut self, new: &[Header]) -> Result<Accepted, RefusedHeaders> {
+        let invalid = |error| RefusedHeaders::Invalid(Arc::new(error));
+        let (facts, read) = self.rules.read_all(new);
+        read.map_err(invalid)?;
+        let Some(presync) = &mut self.presync else {
+            return Ok(Accepted { added: 0, last: None, update: None });
+        };
+        let ready = presync.take(new, &facts, self.rules.min_work()).map_err(invalid)?;
+        let shown = Accepted { added: new.len(), last: new.last().map(|last| last.hash), update: None };
+        let Some(parent) = ready.first().and_then(|first| self.tree.get(first.parent)) else {
+            return Ok(shown);
+        };
+        let Accepted { update, .. } = self.let_in(&ready, parent)?;
+        Ok(Accepted { update, ..shown })
+    }
+
     /// Whether a branch that ends here need not be looked at: the chain is known to have more work, and has it.
     fn is_too_weak(&self, last: BlockHash) -> bool {
         let (min, work) = (self.rules.min_work(), |hash| self.tree.work(hash).unwrap_or_default());
@@ -185,7 +239,8 @@ impl HeaderChain {
             return Ok(());
         }
         let stays = self.tree.stays(self.max_side_headers * 3 / 4, MAX_SIDE_DEPTH);
-        self.store.retain(&stays[self.given.len()..])?;
+        let given = self.given.len();
+        self.store()?.retain(&stays[given..])?;
         let gone = self.tree.retain(&stays);
         tracing::info!(gone, "headers of side branches given up");
         Ok(())
@@ -211,12 +266,16 @@ impl Chain for HeaderChain {
         self.tree.best_at(height)
     }
 
+    /// Also the last header of a chain that has to show its work, so that more of it is asked for.
     fn find(&self, hash: BlockHash) -> Option<BlockId> {
-        self.tree.get(hash)
+        self.tree.get(hash).or_else(|| self.presync.as_ref()?.find(hash))
     }
 
     fn fork_point(&self, hash: BlockHash) -> Option<BlockId> {
-        self.tree.fork_point(hash)
+        self.tree.fork_point(hash).or_else(|| {
+            let (start, _) = self.presync.as_ref()?.start(hash)?;
+            self.tree.fork_point(start.hash)
+        })
     }
 
     fn ancestor(&self, hash: BlockHash, height: u64) -> Option<BlockHash> {
@@ -224,7 +283,12 @@ impl Chain for HeaderChain {
     }
 
     fn locator(&self, from: BlockHash) -> Vec<BlockHash> {
-        self.tree.locator(from)
+        match self.presync.as_ref().and_then(|presync| presync.start(from)) {
+            // It is asked for from its start again.
+            Some((start, true)) => self.tree.locator(start.hash),
+            Some((start, false)) => [vec![from], self.tree.locator(start.hash)].concat(),
+            None => self.tree.locator(from),
+        }
     }
 
     fn accept(&mut self, headers: &[Header]) -> Result<Accepted, RefusedHeaders> {
@@ -238,37 +302,26 @@ impl Chain for HeaderChain {
         let Some(next) = new.first() else {
             return Ok(Accepted { added: 0, last: known.last().map(|header| header.hash), update: None });
         };
+        let invalid = |error| RefusedHeaders::Invalid(Arc::new(error));
         let Some(parent) = self.tree.get(next.parent) else {
-            self.rejected.check(next).map_err(|error| RefusedHeaders::Invalid(Arc::new(error)))?;
+            if self.presync.as_ref().is_some_and(|presync| presync.expects(next.parent)) {
+                return self.look(new);
+            }
+            self.rejected.check(next).map_err(invalid)?;
             return Err(RefusedHeaders::UnknownParent { parent: first.parent });
         };
         let below = parent.height + 1;
         if parent.height < self.start.height {
             let (hash, checkpoint) = (next.hash, self.start.height);
-            let error = HeaderError::BelowCheckpoint { hash, height: below, checkpoint };
-            return Err(RefusedHeaders::Invalid(Arc::new(error)));
+            return Err(invalid(HeaderError::BelowCheckpoint { hash, height: below, checkpoint }));
         }
         let new = &new[..self.wanted(parent.hash, below, new.len())];
-        let rejected = new.iter().try_for_each(|header| self.rejected.check(header));
-        rejected.map_err(|error| RefusedHeaders::Invalid(Arc::new(error)))?;
-        let len = self.tree.len();
-        let count = self.add(new).map_err(|error| {
-            self.tree.take_back(len);
-            RefusedHeaders::Invalid(Arc::new(error))
-        })?;
-        let new = &new[..count];
-        let Some(last) = new.last().map(|last| last.hash).filter(|last| !self.is_too_weak(*last)) else {
-            self.tree.take_back(len);
-            return Ok(Accepted { added: 0, last: Some(parent.hash), update: None });
-        };
-        let failed = |error| RefusedHeaders::Store(Arc::new(error));
-        self.store.append(new.iter().map(|header| &header.raw)).map_err(|error| {
-            self.tree.take_back(len);
-            failed(error)
-        })?;
-        let update = self.tree.choose(last);
-        self.prune().map_err(failed)?;
-        Ok(Accepted { added: count, last: Some(last), update })
+        new.iter().try_for_each(|header| self.rejected.check(header)).map_err(invalid)?;
+        if self.has_to_show(parent, new).map_err(invalid)? {
+            self.look(new)
+        } else {
+            self.let_in(new, parent)
+        }
     }
 
     fn read_head(&self, start: &[u8]) -> Option<BlockHead> {
@@ -281,6 +334,10 @@ impl Chain for HeaderChain {
         reason: &str,
     ) -> Result<Option<Update>, Arc<dyn Error + Send + Sync>> {
         self.give_up(block, reason)
+    }
+
+    fn flush(&mut self) -> Result<(), Arc<dyn Error + Send + Sync>> {
+        self.store.as_ref().map_or(Ok(()), HeaderStore::flush).map_err(|error| Arc::new(error) as _)
     }
 
     fn local_block(&self, id: BlockId) -> Option<Block> {

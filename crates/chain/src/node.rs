@@ -3,15 +3,15 @@
 use std::{fmt, path::PathBuf};
 
 use tipward_sync::{
-    Block, BlockId, BlockSink, Control, Events, Progress, Running, SinkError, SyncError, SyncOptions,
-    SyncParts, async_trait,
+    Block, BlockId, BlockSink, Control, Events, Progress, Running, SinkError, Strategy, SyncError,
+    SyncOptions, SyncParts, async_trait,
     peer::{ManagerOptions, PeerAddress},
     run,
 };
 
 use crate::{
-    Archive, ArchiveOptions, ArchiveSink, BlockRules, Checkpoint, Coin, HeaderChain, HeaderOptions, Queries,
-    StoreError,
+    Archive, ArchiveOptions, ArchiveReader, ArchiveSink, BlockRules, Checkpoint, Coin, HeaderChain,
+    HeaderOptions, Queries, StoreError,
 };
 use sink::NodeSink;
 
@@ -126,14 +126,21 @@ impl NodeBuilder {
         std::fs::create_dir_all(&self.data_dir).map_err(StoreError::io(&self.data_dir))?;
         let headers = self.data_dir.join("headers.redb");
         let is_late = self.start.is_some();
-        let options =
-            HeaderOptions { max_height: self.sync.stop_at, start: self.start, ..HeaderOptions::default() };
+        let options = HeaderOptions {
+            max_height: self.sync.stop_at,
+            start: self.start,
+            looks_twice: self.sync.strategy == Strategy::HeadersFirst,
+            ..HeaderOptions::default()
+        };
         let chain = HeaderChain::open_with(&headers, &*self.coin, options)?;
+        let mut archive_dir = None;
         let sink: Box<dyn BlockSink> = match (self.sink, self.archive) {
             _ if self.sync.headers_only => Box::new(NoSink),
             (Some(sink), _) => sink,
             (None, Some(options)) => {
-                let archive = Archive::open_with(&self.data_dir.join("blocks"), &*self.coin, options)?;
+                let dir = self.data_dir.join("blocks");
+                let archive = Archive::open_with(&dir, &*self.coin, options)?;
+                archive_dir = Some(dir);
                 Box::new(ArchiveSink::new(archive))
             }
             (None, None) => {
@@ -152,7 +159,7 @@ impl NodeBuilder {
             sink: Box::new(NodeSink { sink, start, queries: queries.clone(), rules: self.rules, at: None }),
         })
         .await?;
-        Ok(Node { running, queries })
+        Ok(Node { running, queries, archive_dir, coin: self.coin })
     }
 }
 
@@ -170,6 +177,9 @@ impl fmt::Debug for NodeBuilder {
 pub struct Node {
     running: Running,
     queries: Queries,
+    /// If the node fills an archive.
+    archive_dir: Option<PathBuf>,
+    coin: Box<dyn Coin>,
 }
 
 impl Node {
@@ -205,6 +215,15 @@ impl Node {
     #[must_use]
     pub fn queries(&self) -> Queries {
         self.queries.clone()
+    }
+
+    /// The archive that the node fills, to read from; `None` if it has another sink. Blocks are archived in batches, so the last
+    /// ones are there a moment after they were applied.
+    ///
+    /// # Errors
+    /// The archive can't be opened.
+    pub fn archive(&self) -> Result<Option<ArchiveReader>, StoreError> {
+        self.archive_dir.as_ref().map(|dir| ArchiveReader::open(dir, &*self.coin)).transpose()
     }
 
     /// A handle to pause, resume and add peers with, and to ask for the progress.

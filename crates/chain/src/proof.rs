@@ -20,7 +20,7 @@ use tipward_sync::{
     },
 };
 
-use crate::{ChainView, StoreError};
+use crate::{ArchiveReader, ArchivedBlock, ChainView, StoreError};
 
 /// How much of a block is read at once, in bytes.
 const READ: usize = 1 << 20;
@@ -79,6 +79,21 @@ pub fn prove<R: Read>(
     let tree = PartialMerkleTree::from_stream(count, &matched, Txids::new(network, size, open()?))?;
     let tree = tree.ok_or_else(|| ProofError::Damaged("it has changed while it was read".to_owned()))?;
     Ok(MerkleBlock { header: BlockHeader::from_bytes(&header), tree })
+}
+
+impl ArchiveReader {
+    /// Proves that transactions are in a block of the archive. See [`prove`].
+    ///
+    /// # Errors
+    /// A transaction is not in the block, or the block was pruned, is damaged or can't be read.
+    pub fn prove(
+        &self,
+        network: &Network,
+        block: &ArchivedBlock,
+        transactions: &[Txid],
+    ) -> Result<MerkleBlock, ProofError> {
+        prove(network, block.size, || self.read(block), transactions)
+    }
 }
 
 /// The ids of a block's transactions, in order, read as they are asked for. Before the end is told, the block was checked.

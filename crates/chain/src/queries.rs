@@ -15,7 +15,8 @@ use tipward_sync::{
 
 use crate::{HeaderChain, HeaderNode, StoreError};
 
-/// Answers questions about a node's chain. Clones ask the same node; after its end they answer from where it was.
+/// Answers questions about a node's chain. Clones ask the same node; after its end they answer from where it was, but for
+/// [`ChainView::header`], since its files are closed then.
 #[derive(Debug, Clone)]
 pub struct Queries(Arc<Shared>);
 
@@ -97,7 +98,7 @@ impl ChainView<'_> {
     /// A header of any branch, with its bytes, read from the store.
     ///
     /// # Errors
-    /// The store can't be read.
+    /// The store can't be read, or the node has ended.
     pub fn header(&self, hash: BlockHash) -> Result<Option<Header>, StoreError> {
         self.chain.header(hash)
     }
@@ -161,6 +162,13 @@ impl SharedChain {
     }
 }
 
+/// The sync has ended: another node may open the store.
+impl Drop for SharedChain {
+    fn drop(&mut self) {
+        self.change(HeaderChain::close);
+    }
+}
+
 impl Chain for SharedChain {
     fn tip(&self) -> BlockId {
         self.read().tip()
@@ -196,6 +204,10 @@ impl Chain for SharedChain {
         reason: &str,
     ) -> Result<Option<Update>, Arc<dyn Error + Send + Sync>> {
         self.change(|chain| chain.reject(block, reason))
+    }
+
+    fn flush(&mut self) -> Result<(), Arc<dyn Error + Send + Sync>> {
+        self.change(Chain::flush)
     }
 
     fn local_block(&self, id: BlockId) -> Option<Block> {

@@ -13,7 +13,7 @@ use redb::{
 use tipward_sync::{BlockId, peer::wire::BlockHash};
 
 use crate::{CheckpointError, Coin};
-pub use headers::HeaderStore;
+pub use headers::{HeaderSnapshot, HeaderStore};
 
 mod headers;
 mod rejected;
@@ -87,6 +87,9 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// The node that had the headers open has ended.
+    #[error("the node that had the headers open has ended")]
+    Closed,
     /// The system reported an error.
     #[error("{}: {source}", path.display())]
     Io {

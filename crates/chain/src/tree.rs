@@ -136,6 +136,11 @@ impl BlockTree {
         self.find(hash).map(|at| self.entry(at).work)
     }
 
+    /// Whether the header at this position, in the order of arrival, is on the best chain.
+    pub(crate) fn is_best_position(&self, position: usize) -> bool {
+        position < self.entries.len() && self.is_best(position as u32)
+    }
+
     /// The first header of all.
     #[must_use]
     pub fn root(&self) -> BlockId {
@@ -237,6 +242,26 @@ impl BlockTree {
         rules: &dyn HeaderRules,
         now: UnixTime,
     ) -> Result<(), (usize, HeaderError)> {
+        let follow =
+            |header: &Header, facts, branch: TreeBranch<'_>| rules.follow(header, facts, &branch, now);
+        self.add_by(headers, rules, follow)
+    }
+
+    /// As [`add_all`](Self::add_all), for headers that were checked once: of the rules only those that need no other header.
+    pub(crate) fn add_linked(
+        &mut self,
+        headers: &[Header],
+        rules: &dyn HeaderRules,
+    ) -> Result<(), (usize, HeaderError)> {
+        self.add_by(headers, rules, |_, _, _| Ok(()))
+    }
+
+    fn add_by(
+        &mut self,
+        headers: &[Header],
+        rules: &dyn HeaderRules,
+        follow: impl Fn(&Header, HeaderFacts, TreeBranch<'_>) -> Result<(), HeaderError>,
+    ) -> Result<(), (usize, HeaderError)> {
         let known = headers.iter().map_while(|header| self.find(header.hash)).count();
         let Some(first) = headers.get(known) else { return Ok(()) };
         let headers = &headers[known..];
@@ -248,7 +273,7 @@ impl BlockTree {
         let mut parent = self.find(first.parent);
         for (count, (header, facts)) in headers.iter().zip(&all).enumerate() {
             let checked = match parent.filter(|&at| self.entry(at).hash == header.parent) {
-                Some(at) => rules.follow(header, *facts, &TreeBranch { tree: self, at }, now).map(|()| at),
+                Some(at) => follow(header, *facts, TreeBranch { tree: self, at }).map(|()| at),
                 None => Err(HeaderError::NotLinked { hash: header.hash }),
             };
             match checked {
@@ -469,7 +494,7 @@ impl Branch for TreeBranch<'_> {
     }
 }
 
-fn make_room<T>(list: &mut Vec<T>) {
+pub(crate) fn make_room<T>(list: &mut Vec<T>) {
     if list.len() == list.capacity() {
         list.reserve_exact(list.len() / 16 + GROWTH);
     }

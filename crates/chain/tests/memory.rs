@@ -70,7 +70,7 @@ fn a_proof_from_a_block_of_256_mib() {
     let open = || Ok(Pieces(block.pieces(), Bytes::new()));
     let mut refused = None;
     let info = measure(|| {
-        refused = prove(Network::BSV_REGTEST, block.size(), open, &[Txid::from_bytes([7; 32])]).err()
+        refused = prove(Network::BSV_REGTEST, block.size(), open, &[Txid::from_bytes([7; 32])]).err();
     });
     assert!(refused.unwrap().to_string().contains("is not in the block"));
     let mut proof = None;

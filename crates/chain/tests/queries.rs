@@ -5,12 +5,13 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use tipward_chain::{
-    InclusionRefused, Node, Queries, prove,
+    HeaderChain, InclusionRefused, Node, Queries, StoreError, prove,
     sync::{
         BlockId, Event, Events,
         peer::wire::{
@@ -50,10 +51,27 @@ async fn a_node_answers_about_both_branches() {
         assert_eq!((view.tip().id, view.applied()), (id(&chain, 40), Some(id(&chain, 40))));
         assert_eq!(view.confirmations(chain.blocks()[31].hash), Some(10));
     });
+    // What is archived can be proven, and verified at once.
+    let archive = node.archive().unwrap().unwrap();
+    let (txid, expected) = proof(&chain, 35);
+    let block = loop {
+        match archive.by_height(35).unwrap() {
+            Some(block) => break block,
+            None => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    };
+    let proven = archive.prove(NETWORK, &block, &[txid]).unwrap();
+    assert_eq!(proven, expected);
+    assert_eq!(queries.read(|view| view.verify_inclusion(&proven)).unwrap().confirmations, 6);
     server.set_chain(branch.clone());
     synced(&mut events, branch.tip().hash).await;
+    for block in chain.blocks().iter().chain(branch.blocks()) {
+        assert_eq!(queries.read(|view| view.header(block.hash)).unwrap(), Some(Header::from(block.header)));
+    }
+    assert_eq!(queries.read(|view| view.header(BlockHash::from_bytes([7; 32]))).unwrap(), None);
     node.shutdown().await.unwrap();
-    // The answers outlive the node.
+    // The answers outlive the node, and do not keep others from its files.
+    HeaderChain::open(&dir.path().join("headers.redb"), &NETWORK, None).unwrap();
     queries.read(|view| {
         assert_eq!((view.tip().id, view.applied()), (id(&branch, 45), Some(id(&branch, 45))));
         assert_eq!(view.tip().work, branch.blocks().iter().map(|block| block.header.work()).sum());
@@ -64,9 +82,7 @@ async fn a_node_answers_about_both_branches() {
         assert_eq!(view.fork_point(left), Some(id(&chain, 30)));
         assert_eq!(view.common_ancestor(left, branch.blocks()[33].hash), Some(id(&chain, 30)));
         assert_eq!(view.at(46), None);
-        for block in chain.blocks().iter().chain(branch.blocks()) {
-            assert_eq!(view.header(block.hash).unwrap(), Some(Header::from(block.header)));
-        }
+        assert!(matches!(view.header(chain.tip().hash), Err(StoreError::Closed)));
         for (height, block) in (0..).zip(branch.blocks()) {
             assert_eq!(view.at(height), Some(block.hash));
             assert_eq!(view.confirmations(block.hash), Some(46 - height));
@@ -77,7 +93,7 @@ async fn a_node_answers_about_both_branches() {
         let recent: Vec<BlockHash> = branch.blocks().iter().rev().take(10).map(|block| block.hash).collect();
         assert_eq!(view.locator()[..10], recent);
         let unknown = BlockHash::from_bytes([7; 32]);
-        assert_eq!((view.node(unknown), view.header(unknown).unwrap()), (None, None));
+        assert_eq!(view.node(unknown), None);
         assert_eq!((view.confirmations(unknown), view.fork_point(unknown)), (None, None));
     });
     server.shutdown().await;
@@ -125,9 +141,10 @@ async fn headers_are_enough_to_verify_a_proof() {
 }
 
 /// Asks for the best chain header by header until told to stop; returns the tips that were seen.
-fn ask(queries: &Queries, stop: &AtomicBool) -> BTreeSet<BlockId> {
+fn ask(queries: &Queries, asked: &AtomicUsize, stop: &AtomicBool) -> BTreeSet<BlockId> {
     let mut tips = BTreeSet::new();
     while !stop.load(Ordering::Relaxed) {
+        asked.fetch_add(1, Ordering::Relaxed);
         tips.insert(queries.read(|view| {
             let tip = view.tip().id;
             let mut hash = tip.hash;
@@ -156,18 +173,48 @@ async fn a_reorg_mixes_no_branches() {
     let node = node.spawn().await.unwrap();
     let (mut events, queries) = (node.events(), node.queries());
     let stop = Arc::new(AtomicBool::new(false));
+    let asked = Arc::new(AtomicUsize::new(0));
     let asking = std::thread::spawn({
-        let (queries, stop) = (queries.clone(), Arc::clone(&stop));
-        move || ask(&queries, &stop)
+        let (queries, asked, stop) = (queries.clone(), Arc::clone(&asked), Arc::clone(&stop));
+        move || ask(&queries, &asked, &stop)
     });
     for branch in &branches {
         server.set_chain(branch.clone());
         synced(&mut events, branch.tip().hash).await;
+        // Some questions about each branch.
+        let enough = asked.load(Ordering::Relaxed) + 2;
+        while asked.load(Ordering::Relaxed) < enough && !asking.is_finished() {
+            tokio::task::yield_now().await;
+        }
         assert_eq!(queries.read(|view| (view.tip().id.hash, view.applied())), (branch.tip().hash, None));
     }
     stop.store(true, Ordering::Relaxed);
     let tips = asking.join().unwrap();
-    assert!(tips.len() > 2, "asked while the chain changed: {tips:?}");
+    assert!(tips.len() >= branches.len(), "asked while the chain changed: {tips:?}");
     node.shutdown().await.unwrap();
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_has_ended_keeps_no_other_from_its_files() {
+    let chain = SimChain::generate(NETWORK, ChainSpec::new(40, 1));
+    let server = SimNode::spawn(chain.clone(), Behaviour::Honest, "127.0.0.1:0").await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let start = || Node::builder(NETWORK, dir.path()).connect(server.address().into()).archive();
+    let mut first = start().stop_at(20).spawn().await.unwrap();
+    let archive = first.archive().unwrap().unwrap();
+    first.wait().await.unwrap();
+    let mut second = start().stop_at(30).spawn().await.unwrap();
+    second.wait().await.unwrap();
+    assert_eq!(
+        first.queries().read(|view| (view.applied(), view.tip().id)),
+        (Some(id(&chain, 20)), id(&chain, 20))
+    );
+    assert_eq!(
+        second.queries().read(|view| (view.applied(), view.tip().id)),
+        (Some(id(&chain, 30)), id(&chain, 30))
+    );
+    // Who reads sees what others write.
+    assert_eq!(archive.cursor().unwrap(), Some(id(&chain, 30)));
     server.shutdown().await;
 }

@@ -149,7 +149,7 @@ async fn drive(
     mut inlets: Inlets,
 ) -> Result<(), SyncError> {
     let result = driver.run(&mut inlets).await;
-    let Driver { commands, mut board, scheduler, peers, .. } = driver;
+    let Driver { commands, mut board, scheduler, peers, mut chain, .. } = driver;
     // Without commands to come the sink finishes what it was given, flushes and ends.
     drop(commands);
     manager.shutdown().await;
@@ -161,8 +161,9 @@ async fn drive(
         Ok(result) => result.map_err(SyncError::Sink),
         Err(panic) => Err(SyncError::Sink(panic.into())),
     };
+    let flushed = chain.flush().map_err(SyncError::Chain);
     // A failing sink is noticed by its closed channel first; its own error says why.
-    sink.and(result)
+    sink.and(result).and(flushed)
 }
 
 /// Where the driver hears from.

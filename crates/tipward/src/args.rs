@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Peers(PeersArguments),
     /// Shows a block of the archive.
     Block(BlockArguments),
+    /// Lists or verifies the headers of a data directory, also while `sync` writes to it.
+    Headers(HeadersArguments),
     /// Proves that transactions are in a block of the archive.
     Proof(ProofArguments),
     /// Reads the whole archive again, or forgets what is broken in it.
@@ -183,6 +185,30 @@ pub(crate) struct BlockArguments {
     #[arg(long, conflicts_with = "json")]
     pub(crate) raw: bool,
     /// Print one line of JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HeadersArguments {
+    #[command(flatten)]
+    pub(crate) data: DataArguments,
+    /// Check all headers by the full rules and tell where they lead, instead of listing them.
+    #[arg(long, conflicts_with_all = ["from", "count"])]
+    pub(crate) verify: bool,
+    /// Write the best chain's headers to a new file, one after the other as they travel: 80 bytes each.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "count", "verify", "import"])]
+    pub(crate) export: Option<PathBuf>,
+    /// Take headers from such a file, checked by the full rules, into the data directory; needs --network for a new one.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "count", "verify"])]
+    pub(crate) import: Option<PathBuf>,
+    /// The height to list from [default: so that the list ends with the tip].
+    #[arg(long, value_name = "HEIGHT")]
+    pub(crate) from: Option<u64>,
+    /// How many headers to list.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) count: u64,
+    /// Print JSON, a line for each header.
     #[arg(long)]
     pub(crate) json: bool,
 }

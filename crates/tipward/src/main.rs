@@ -3,6 +3,7 @@
 mod archive;
 mod args;
 mod block;
+mod headers;
 mod inspect;
 mod peers;
 mod proof;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Command::Sync(arguments) => sync::run(&arguments),
         Command::Peers(arguments) => peers::run(&arguments),
         Command::Block(arguments) => block::run(&arguments),
+        Command::Headers(arguments) => headers::run(&arguments),
         Command::Proof(arguments) => proof::run(&arguments),
         Command::Archive(command) => archive::run(&command),
         Command::Simnet(arguments) => simnet::run(&arguments),

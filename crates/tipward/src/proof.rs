@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use bytes::BytesMut;
 use serde_json::json;
-use tipward_chain::{ArchiveReader, ArchivedBlock, prove, sync::peer::wire::bitcoin::Message};
+use tipward_chain::{ArchiveReader, ArchivedBlock, sync::peer::wire::bitcoin::Message};
 
 use crate::{Failure, archive::locate, args::ProofArguments, block::find, print};
 
@@ -12,8 +12,7 @@ pub(crate) fn run(arguments: &ProofArguments) -> Result<(), Failure> {
     let (dir, network) = locate(&arguments.data)?;
     let archive = ArchiveReader::open(&dir, &network).map_err(Failure::failed)?;
     let block = find(&archive, &arguments.block)?;
-    let proof = prove(network, block.size, || archive.read(&block), &arguments.transactions);
-    let proof = proof.map_err(Failure::failed)?;
+    let proof = archive.prove(network, &block, &arguments.transactions).map_err(Failure::failed)?;
     let proven = proof.tree.verify().map_err(Failure::failed)?;
     let mut bytes = BytesMut::new();
     Message::MerkleBlock(proof).serialize(&mut bytes);

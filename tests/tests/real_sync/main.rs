@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod big_blocks;
+mod deep;
 mod inventory;
 mod loss;
 mod reorg;

@@ -33,15 +33,15 @@ pub(super) struct Rejected {
 impl Rejected {
     pub(super) fn new(stored: Vec<(BlockHash, String)>) -> Self {
         let mut rejected = Self::default();
-        stored.into_iter().for_each(|(hash, reason)| rejected.add(hash, reason.into(), []));
+        stored.into_iter().for_each(|(hash, reason)| rejected.add(hash, &reason.into(), []));
         rejected
     }
 
-    fn add(&mut self, block: BlockHash, reason: Arc<str>, descendants: impl IntoIterator<Item = BlockHash>) {
-        self.reasons.insert(block, Arc::clone(&reason));
+    fn add(&mut self, block: BlockHash, reason: &Arc<str>, descendants: impl IntoIterator<Item = BlockHash>) {
+        self.reasons.insert(block, Arc::clone(reason));
         self.blocks.push_back(block);
         for hash in descendants {
-            self.reasons.insert(hash, Arc::clone(&reason));
+            self.reasons.insert(hash, Arc::clone(reason));
             self.descendants.push_back(hash);
         }
         for (list, most) in [(&mut self.blocks, MAX_REJECTED), (&mut self.descendants, MAX_DESCENDANTS)] {
@@ -77,15 +77,17 @@ impl HeaderChain {
                 self.start
             )));
         }
-        let reason = &reason[..reason.floor_char_boundary(MAX_REASON)];
+        let end = (0..=MAX_REASON.min(reason.len())).rev().find(|&end| reason.is_char_boundary(end));
+        let reason = &reason[..end.unwrap_or(0)];
         let failed = |error: StoreError| -> Arc<dyn Error + Send + Sync> { Arc::new(error) };
         // First: with this alone a restart finds the same.
-        self.store.reject(block, reason).map_err(failed)?;
+        self.store().and_then(|store| store.reject(block, reason)).map_err(failed)?;
         let stays = self.tree.stays_without(block);
         let Some((stays, rejection)) = stays.zip(self.tree.reject(block)) else { return Ok(None) };
         let descendants = rejection.gone.into_iter().filter(|hash| *hash != block);
-        self.rejected.add(block, reason.into(), descendants);
-        self.store.retain(&stays[self.given.len()..]).map_err(failed)?;
+        self.rejected.add(block, &reason.into(), descendants);
+        let given = self.given.len();
+        self.store().and_then(|store| store.retain(&stays[given..])).map_err(failed)?;
         Ok(rejection.update)
     }
 }

@@ -1,6 +1,6 @@
 //! The blocks that were given up, in the headers' file: hash and reason by number.
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadTransaction, ReadableTable, TableDefinition};
 use tipward_sync::peer::wire::BlockHash;
 
 /// Rejected blocks by their number, from the first on: the hash, then the reason.
@@ -26,8 +26,7 @@ pub(super) fn add(
 }
 
 /// All of them, in their order.
-pub(super) fn load(database: &Database) -> Result<Vec<(BlockHash, String)>, redb::Error> {
-    let transaction = database.begin_read()?;
+pub(super) fn load(transaction: &ReadTransaction) -> Result<Vec<(BlockHash, String)>, redb::Error> {
     let table = match transaction.open_table(REJECTED) {
         Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
         table => table?,

@@ -171,7 +171,7 @@ impl SlotRules for Rules {
         if flaw(&header.raw) == Flaw::OnParent {
             return Err(Broken.into());
         }
-        self.valid.lock().unwrap().push(header.clone());
+        self.valid.lock().expect("nobody panics with it").push(header.clone());
         Ok(())
     }
 

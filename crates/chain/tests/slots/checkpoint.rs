@@ -30,7 +30,7 @@ fn trusting(chain: &[SimBlock], at: usize, height: u64, models: Vec<Model>) -> (
     let past = Past::default();
     let kept = Arc::clone(&past);
     let sink = Box::new(move |block: tipward_chain::sync::Block| {
-        kept.lock().unwrap().push(block.id);
+        kept.lock().expect("nobody panics with it").push(block.id);
         Ok(())
     });
     let checkpoint = SlotCheckpoint { height, header: chain[at].header(), past: sink };
@@ -39,8 +39,8 @@ fn trusting(chain: &[SimBlock], at: usize, height: u64, models: Vec<Model>) -> (
 
 fn honest() -> Vec<Model> {
     vec![
-        Model::lacking(&trunk(), &[20..60]),
-        Model::lacking(&trunk(), &[1..30, 90..120]),
+        Model::lacking(&trunk(), &[(20, 60)]),
+        Model::lacking(&trunk(), &[(1, 30), (90, 120)]),
         Model { knows_ancestors: false, ..Model::new(&trunk()) },
     ]
 }
@@ -49,8 +49,8 @@ fn honest() -> Vec<Model> {
 #[test]
 fn its_past_may_have_to_be_put_together() {
     let models = vec![
-        Model::lacking(&trunk(), &[40..41, 44..45, 48..60]),
-        Model::lacking(&trunk(), &[1..30, 42..43, 46..47]),
+        Model::lacking(&trunk(), &[(40, 41), (44, 45), (48, 60)]),
+        Model::lacking(&trunk(), &[(1, 30), (42, 43), (46, 47)]),
     ];
     let (mut world, past) = trusting(&trunk(), 60, 60, models);
     world.run();

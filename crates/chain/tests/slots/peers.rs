@@ -51,12 +51,14 @@ impl Model {
         }
     }
 
-    pub(crate) fn lacking(chain: &[SimBlock], lacks: &[Range<u64>]) -> Self {
-        Self { lacks: lacks.to_vec(), ..Self::new(chain) }
+    /// One without the blocks from one slot to before another.
+    pub(crate) fn lacking(chain: &[SimBlock], lacks: &[(u64, u64)]) -> Self {
+        Self { lacks: lacks.iter().map(|&(from, to)| from..to).collect(), ..Self::new(chain) }
     }
 
     pub(crate) fn claim(&self) -> u64 {
-        self.claim.unwrap_or_else(|| self.chain[self.chain.len() - 1].slot)
+        let highest = || self.chain.iter().rev().find(|block| self.has(block)).map_or(0, |block| block.slot);
+        self.claim.unwrap_or_else(highest)
     }
 
     pub(crate) fn has(&self, block: &SimBlock) -> bool {

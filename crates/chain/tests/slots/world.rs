@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
     time::{Duration, Instant},
 };
 
@@ -40,6 +40,8 @@ enum Due {
     Grow(usize, Vec<SimBlock>),
     /// The sink has done so much.
     Done(usize),
+    /// It refuses a block.
+    Refuse(BlockId),
 }
 
 pub(crate) struct World {
@@ -62,6 +64,10 @@ pub(crate) struct World {
     pub(crate) applied: Vec<BlockId>,
     /// Blocks by their hash, of all that came.
     came: BTreeMap<BlockHash, SimBlock>,
+    /// Blocks that the sink finds to be invalid when it gets them, and whether it waits for the answer to that.
+    pub(crate) refuses: BTreeSet<BlockHash>,
+    refused: Option<BlockId>,
+    pub(crate) rejected: Vec<BlockHash>,
     pub(crate) synced: Vec<(Duration, BlockId)>,
     pub(crate) reorgs: usize,
     /// Which peers were dropped, by their number, and why.
@@ -93,7 +99,8 @@ impl World {
         let (first, rules) = (&genesis()[0], Rules::default());
         let cursor = BlockId { height: checkpoint.height, hash: checkpoint.header.hash };
         let boxed = Box::new(rules.clone());
-        let chain = SlotChain::above(checkpoint, block(first, 0), 0, options, boxed).unwrap();
+        let chain = SlotChain::above(checkpoint, block(first, 0), 0, options, boxed);
+        let chain = chain.expect("it can be a trusted block");
         Self::of(chain, options, rules, models, 1, Some(cursor))
     }
 
@@ -126,6 +133,9 @@ impl World {
             base: cursor.map_or(0, |cursor| cursor.height + 1),
             applied: Vec::new(),
             came: BTreeMap::new(),
+            refuses: BTreeSet::new(),
+            refused: None,
+            rejected: Vec::new(),
             synced: Vec::new(),
             reorgs: 0,
             dropped: Vec::new(),
@@ -170,7 +180,7 @@ impl World {
 
     /// The program is killed and starts again; it has kept all headers, or none, beside what the sink has.
     pub(crate) fn restart(&mut self, keeps_headers: bool) {
-        let kept = std::mem::take(&mut *self.rules.valid.lock().unwrap());
+        let kept = std::mem::take(&mut *self.rules.valid.lock().expect("nobody panics with it"));
         let first = &genesis()[0];
         self.chain = SlotChain::new(block(first, 0), 0, self.options, Box::new(self.rules.clone()));
         for header in kept.iter().filter(|_| keeps_headers) {
@@ -217,7 +227,7 @@ impl World {
             assert!(self.steps < MAX_STEPS, "it goes on and on: {:?}", self.asks.last());
             if event_at.is_some_and(|at| at <= self.now) {
                 let due = self.queue.pop().and_then(|Reverse((_, number))| self.due.remove(&number));
-                self.happen(due.unwrap());
+                self.happen(due.expect("it is there until it is due"));
             } else {
                 self.step(Input::Tick);
             }
@@ -261,7 +271,8 @@ impl World {
             }
             Due::Grow(model, chain) => {
                 self.models[model].chain = chain;
-                let (slot, tip) = (self.models[model].claim(), self.models[model].chain.last().unwrap().hash);
+                let of = &self.models[model];
+                let (slot, tip) = (of.claim(), of.chain[of.chain.len() - 1].hash);
                 let mut told = Vec::new();
                 for (id, (of, peer)) in &mut self.peers {
                     if *of == model {
@@ -275,6 +286,10 @@ impl World {
                 }
             }
             Due::Done(count) => self.step(Input::Delivered(count)),
+            Due::Refuse(block) => {
+                self.step(Input::Rejected { block, reason: "no good".to_owned() });
+                assert_eq!(self.refused, None, "it is told to go on");
+            }
         }
     }
 
@@ -311,12 +326,16 @@ impl World {
                 }
             }
             Output::Drop(id, fault) => {
-                let (model, _) = self.peers.remove(&id).unwrap();
+                let (model, _) = self.peers.remove(&id).expect("nobody is dropped twice");
                 self.dropped.push((model, fault.to_string()));
             }
             Output::Penalise(id, _) => self.penalised.extend(self.peers.get(&id).map(|(model, _)| *model)),
             Output::Hold(_) | Output::Resume(_) | Output::ApplyPart(..) | Output::Abort(_) => {
                 panic!("there is room for all: {output:?}")
+            }
+            Output::Rollback(to) if self.refused.is_some() => {
+                self.refused = None;
+                assert_eq!(self.applied.last(), Some(&to), "it is there already");
             }
             Output::Rollback(to) => {
                 self.reorgs += 1;
@@ -324,6 +343,14 @@ impl World {
                 assert!(kept < self.applied.len(), "it undoes something");
                 self.applied.truncate(kept);
                 assert!(self.applied.last().is_none_or(|last| *last == to));
+            }
+            // What comes before the answer builds on what is refused.
+            Output::Apply(_) if self.refused.is_some() => {}
+            Output::Apply(applied) if self.refuses.contains(&applied.id.hash) => {
+                assert!(!self.rejected.contains(&applied.id.hash), "it comes once");
+                self.refused = Some(applied.id);
+                self.rejected.push(applied.id.hash);
+                self.later(self.now + Duration::from_millis(20), Due::Refuse(applied.id));
             }
             Output::Apply(applied) => {
                 let height = self.base + self.applied.len() as u64;

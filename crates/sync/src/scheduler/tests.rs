@@ -12,10 +12,12 @@ use tipward_peer::{
     wire::{BlockEnd, BlockHash, BlockPart, DownloadId, Header, Verdict},
 };
 
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
 use super::*;
 use crate::{Accepted, Block, RefusedHeaders, Update};
+
+mod rejected;
 
 /// Block `n` of branch `branch`; branches share block 0.
 fn hash(branch: u8, n: u64) -> BlockHash {
@@ -114,6 +116,44 @@ impl Chain for Tree {
         Ok(Accepted { added: self.parents.len() - before, last: Some(last), update })
     }
 
+    fn ancestor(&self, mut hash: BlockHash, height: u64) -> Option<BlockHash> {
+        while self.parents.get(&hash)?.0 > height {
+            hash = self.parents[&hash].1;
+        }
+        (self.parents[&hash].0 == height).then_some(hash)
+    }
+
+    fn reject(&mut self, block: BlockHash, _: &str) -> Result<Option<Update>, Arc<dyn Error + Send + Sync>> {
+        let height = self.parents[&block].0;
+        let all: Vec<BlockHash> = self.parents.keys().copied().collect();
+        let gone = all.into_iter().filter(|hash| self.ancestor(*hash, height) == Some(block));
+        for hash in gone.collect::<Vec<_>>() {
+            self.parents.remove(&hash);
+            self.invalid.push(hash);
+        }
+        if self.best.get(height as usize) != Some(&block) {
+            return Ok(None);
+        }
+        self.best.truncate(height as usize);
+        let longest = self.parents.iter().max_by_key(|(hash, (height, _))| (*height, Reverse(**hash)));
+        let longest = *longest.unwrap().0;
+        let mut append = Vec::new();
+        let mut at = longest;
+        while self.best_at(self.parents[&at].0) != Some(at) {
+            append.push(at);
+            at = self.parents[&at].1;
+        }
+        // A branch may leave below the block's parent.
+        let keep = self.parents[&at].0 + 1;
+        if keep + append.len() as u64 <= height {
+            return Ok(Some(Update { keep: height, append: Vec::new() }));
+        }
+        append.reverse();
+        self.best.truncate(keep as usize);
+        self.best.extend(&append);
+        Ok(Some(Update { keep, append }))
+    }
+
     fn local_block(&self, id: BlockId) -> Option<Block> {
         (id.height == 0).then(|| Block {
             id,
@@ -186,6 +226,12 @@ struct Sim {
     stopped: bool,
     most_buffered: u64,
     asked: BTreeMap<BlockHash, u32>,
+    /// Blocks that the sink refuses, the one that it has refused last, and all of them.
+    bad: Vec<BlockHash>,
+    refused: Option<BlockId>,
+    rejections: Vec<BlockHash>,
+    /// How long the sink takes.
+    lag: Duration,
     /// From when to when nothing is handled.
     held: Option<(Instant, Instant)>,
 }
@@ -210,6 +256,10 @@ impl Sim {
             stopped: false,
             most_buffered: 0,
             asked: BTreeMap::new(),
+            bad: Vec::new(),
+            refused: None,
+            rejections: Vec::new(),
+            lag: Duration::ZERO,
             held: None,
         };
         for (n, model) in models.into_iter().enumerate() {
@@ -259,6 +309,24 @@ impl Sim {
         }
     }
 
+    /// Runs for so long, whatever the scheduler says.
+    fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            let event = self.queue.peek().map(|Reverse((at, _))| *at);
+            let next = event.into_iter().chain(self.scheduler.deadline()).min();
+            let Some(next) = next.filter(|next| *next <= end) else { break };
+            self.now = self.now.max(next);
+            let input = if event.is_some_and(|at| at <= self.now) {
+                self.queue.pop().and_then(|Reverse((_, sequence))| self.due.remove(&sequence)).unwrap()
+            } else {
+                Input::Tick
+            };
+            self.step(input);
+        }
+        self.now = end;
+    }
+
     fn step(&mut self, input: Input) {
         self.scheduler.handle(self.now, input, &mut self.tree);
         self.most_buffered = self.most_buffered.max(self.scheduler.buffered_bytes());
@@ -269,7 +337,22 @@ impl Sim {
                     self.dropped.push((peer, fault.to_string()));
                     self.peers.remove(&peer);
                 }
+                // What builds on a block that was refused is passed over.
+                Output::Apply(_) if self.refused.is_some() => {
+                    self.later(self.now + self.lag, Input::Delivered(1));
+                }
+                Output::Rollback(to) if self.refused.is_some_and(|refused| to.height >= refused.height) => {
+                    self.later(self.now + self.lag, Input::Delivered(1));
+                }
+                Output::Apply(block) if self.bad.contains(&block.id.hash) => {
+                    self.refused = Some(block.id);
+                    self.rejections.push(block.id.hash);
+                    let reason = "it is bad".to_owned();
+                    self.later(self.now + self.lag, Input::Delivered(1));
+                    self.later(self.now + self.lag, Input::Rejected { block: block.id, reason });
+                }
                 Output::Rollback(to) => {
+                    self.refused = None;
                     self.rollbacks += 1;
                     assert_eq!(
                         self.applied.get(to.height as usize),
@@ -277,7 +360,7 @@ impl Sim {
                         "rolled back to what was applied"
                     );
                     self.applied.truncate(to.height as usize + 1);
-                    self.later(self.now, Input::Delivered(1));
+                    self.later(self.now + self.lag, Input::Delivered(1));
                 }
                 Output::Apply(block) => {
                     assert_eq!(block.id.height as usize, self.applied.len(), "in order, nothing twice");
@@ -288,7 +371,7 @@ impl Sim {
                         );
                     }
                     self.applied.push(block.id.hash);
-                    self.later(self.now, Input::Delivered(1));
+                    self.later(self.now + self.lag, Input::Delivered(1));
                 }
                 Output::Event(Event::Synced { tip }) => self.synced = Some(tip),
                 Output::Stopped => self.stopped = true,

@@ -223,7 +223,7 @@ impl World {
             Output::Abort(_) => self.give_sink(),
             Output::Event(Event::Synced { tip }) => self.synced.push((self.elapsed(), tip)),
             Output::Event(Event::Reorg { old_tip, common, .. }) => {
-                self.reorgs.push((old_tip.hash, common.hash))
+                self.reorgs.push((old_tip.hash, common.hash));
             }
             Output::Event(_) | Output::Headers(_) | Output::Stopped => {}
             Output::Failed(reason) => self.failed = Some(reason.to_string()),

@@ -93,6 +93,7 @@ fn wrong_words() {
         (vec!["sync", "--stay-behind", "few"], "invalid value 'few' for '--stay-behind <N>'"),
         (vec!["sync", "--frobnicate"], "unexpected argument '--frobnicate' found"),
         (vec!["block", "7"], "whose data? Give --data-dir DIR or --network NAME"),
+        (vec!["headers"], "whose data? Give --data-dir DIR or --network NAME"),
         (vec!["proof", "7", "--block", "7"], "invalid value '7' for '<TXID>...'"),
         (vec!["simnet", "--network", "btc"], "blocks of btc take real work to generate"),
     ] {
@@ -101,6 +102,8 @@ fn wrong_words() {
     }
     let line = fails(&["block", "7", "--data-dir", path], 1);
     assert_eq!(line, format!("there is no archive in {path}"));
+    let line = fails(&["headers", "--data-dir", path], 1);
+    assert_eq!(line, format!("there are no headers in {path}"));
 }
 
 #[test]

@@ -91,6 +91,19 @@ fn the_next_best_branch_is_followed_and_the_rejected_one_never_again() {
 }
 
 #[test]
+fn a_long_reason_is_cut() {
+    let fork = Fork::new();
+    let dir = tempfile::tempdir().unwrap();
+    let mut chain = fork.open(&dir);
+    chain.reject(fork.best[0].hash, &"\u{e9}".repeat(501)).unwrap();
+    chain.reject(fork.second[0].hash, &format!("x{}", "\u{e9}".repeat(501))).unwrap();
+    for (header, letters) in [(&fork.best[0], 500), (&fork.second[0], 499)] {
+        let error = refused(&mut chain, std::slice::from_ref(header));
+        assert_eq!(error.matches('\u{e9}').count(), letters);
+    }
+}
+
+#[test]
 fn who_goes_on_with_the_branch_is_told_why() {
     let fork = Fork::new();
     let dir = tempfile::tempdir().unwrap();
@@ -161,10 +174,10 @@ fn of_too_many_the_first_are_forgotten() {
     };
     let header = |n| Header { hash: hash(n), parent: BlockHash::ZERO, raw: bytes::Bytes::new() };
     let mut rejected = Rejected::default();
-    (0..=MAX_REJECTED).for_each(|n| rejected.add(hash(n), "no".into(), []));
+    (0..=MAX_REJECTED).for_each(|n| rejected.add(hash(n), &"no".into(), []));
     assert_eq!((rejected.check(&header(0)).is_ok(), rejected.check(&header(1)).is_ok()), (true, false));
     let many = MAX_REJECTED + 1..MAX_REJECTED + 2 + MAX_DESCENDANTS;
-    rejected.add(hash(0), "no".into(), many.map(hash));
+    rejected.add(hash(0), &"no".into(), many.map(hash));
     let first = MAX_REJECTED + 1;
     assert_eq!(
         (rejected.check(&header(first)).is_ok(), rejected.check(&header(first + 1)).is_ok()),

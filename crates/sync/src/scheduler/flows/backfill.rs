@@ -210,6 +210,11 @@ impl BackFill {
         self.steps.first().map(|step| step.server)
     }
 
+    /// Who brought the orphan, and its slot.
+    pub(super) fn top(&self) -> Option<(PeerId, u64)> {
+        self.steps.first().map(|step| (step.server, step.slot))
+    }
+
     /// The way up, the lowest block first.
     pub(super) fn into_way_up(self) -> impl Iterator<Item = Step> {
         self.steps.into_iter().rev()

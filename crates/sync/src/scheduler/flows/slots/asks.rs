@@ -54,7 +54,7 @@ impl SlotFlow {
     fn line(&self, peer: &SlotPeer, chain: &dyn Chain) -> Line {
         let is_best = |hash| chain.find(hash).map(|block| chain.best_at(block.height) == Some(hash));
         match peer.shown.map(is_best) {
-            _ if peer.strayed.is_some() => Line::Other,
+            _ if peer.strays(chain) => Line::Other,
             Some(Some(true)) => Line::Ours,
             Some(Some(false)) => Line::Other,
             // Everybody has the first block.
@@ -101,11 +101,16 @@ impl SlotFlow {
         if self.is_stopped() || !peer.has_news || peer.deaf_until > now {
             return None;
         }
-        let start = if peer.strayed.is_some() || peer.shown_slot < peer.claimed {
+        let start = if peer.strays(context.chain) {
+            low.max(peer.linked.saturating_add(1))
+        } else if peer.shown_slot < peer.claimed {
             low
         } else if line == Line::Ours && !peer.has_announced {
             // What is between is known.
             slot.max(peer.shown_slot + 1)
+        } else if peer.has_announced && peer.shown_slot == peer.claimed {
+            // Its new tip may be in the same slot.
+            peer.claimed
         } else {
             peer.shown_slot + 1
         };

@@ -71,8 +71,11 @@ impl SlotFlow {
         let is_known = context.chain.find(hash).is_some();
         if asked == Asked::ForSlots {
             peer.highest = peer.highest.max(slot);
-            if !is_linked && !is_known {
-                peer.strayed = peer.strayed.max(Some(slot));
+            if is_linked || is_known {
+                peer.strayed = peer.strayed.filter(|&(strayed, _)| strayed > slot);
+                peer.linked = slot;
+            } else {
+                peer.strayed = peer.strayed.max(Some((slot, hash)));
                 peer.strays = peer.strays.saturating_add(1);
             }
         }
@@ -126,6 +129,8 @@ impl SlotFlow {
                     }
                 }
                 Err(RefusedHeaders::UnknownParent { .. }) => self.keep(step, context),
+                // Who brings such a block need not follow it: it may have been asked for what others follow.
+                Err(RefusedHeaders::TooDeep(_)) => self.reject(hash),
                 Err(RefusedHeaders::Invalid(reason)) => {
                     self.reject(hash);
                     self.drop_peer(server, Fault::InvalidBlock { block: hash, reason });
@@ -162,7 +167,6 @@ impl SlotFlow {
         if is_new {
             (peer.was_useful, peer.unlinked, peer.strays) = (true, 0, 0);
         }
-        peer.strayed = peer.strayed.filter(|&strayed| strayed > slot);
         if slot >= peer.shown_slot {
             (peer.shown, peer.shown_slot) = (Some(hash), slot);
             self.outputs.push_back(FlowOutput::Shows(id, hash));

@@ -7,6 +7,8 @@ use std::{
 
 use tipward_peer::{PeerInfo, wire::BlockHash};
 
+use crate::Chain;
+
 /// The longest that a peer rests, and that it may send bytes which never become a block.
 pub(super) const MAX_REST: Duration = Duration::from_secs(64);
 /// After so many times its patience without a block a peer is not waited for any more, although bytes come all the time.
@@ -24,7 +26,9 @@ pub(super) struct SlotPeer {
     /// The highest slot of a block that it has sent.
     pub(super) highest: u64,
     /// A block in this slot, which it has sent, builds on nothing that is known: its chain is another.
-    pub(super) strayed: Option<u64>,
+    pub(super) strayed: Option<(u64, BlockHash)>,
+    /// The slot of the last block that it has sent, asked for slots, which is in the tree.
+    pub(super) linked: u64,
     /// So many blocks that it has sent in answers build on nothing that is known, since one of its blocks was new.
     pub(super) strays: usize,
     /// It has shown its tip, or that it can't.
@@ -151,6 +155,7 @@ impl SlotPeer {
             shown_slot: 0,
             highest: 0,
             strayed: None,
+            linked: 0,
             strays: 0,
             has_told: false,
             ended: None,
@@ -202,9 +207,14 @@ impl SlotPeer {
         self.claimed > slot && self.ended.is_none_or(|ended| self.claimed > ended)
     }
 
-    /// The peer says where its tip is.
+    /// Whether it has sent a block that builds on nothing, and still does.
+    pub(super) fn strays(&self, chain: &dyn Chain) -> bool {
+        self.strayed.is_some_and(|(_, hash)| chain.find(hash).is_none())
+    }
+
+    /// The peer says where its tip is. If it is lower than before, its chain is another.
     pub(super) fn claims(&mut self, slot: u64) {
-        self.has_told &= slot <= self.highest;
+        self.has_told &= slot <= self.highest && slot >= self.claimed;
         self.claimed = slot;
     }
 
@@ -287,9 +297,10 @@ impl SlotPeer {
 
     /// A block of the tree came from it, as an answer to somebody else's question.
     pub(super) fn passes(&mut self, slot: u64, now: Instant) {
-        (self.alive, self.highest) = (now, self.highest.max(slot));
+        self.alive = now;
         if let Some(question) = self.asked.front_mut().filter(|question| question.what.slots().is_some()) {
             question.came += 1;
+            self.highest = self.highest.max(slot);
         }
     }
 

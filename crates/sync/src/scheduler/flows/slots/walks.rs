@@ -143,16 +143,23 @@ impl SlotFlow {
     /// of them are on the best chain.
     fn go_up(&mut self, now: Instant, walk: BackFill, context: &mut FlowContext<'_>) {
         let before = self.outputs.len();
-        let source = walk.source();
+        let top = walk.top();
         let is_at_its_end = self.offer_way(walk, context);
         let outputs = self.outputs.split_off(before);
         let is_body = |output: &FlowOutput| matches!(output, FlowOutput::Body(_));
         let (bodies, others): (Vec<_>, Vec<_>) = outputs.into_iter().partition(is_body);
         self.outputs.extend(others.into_iter().chain(bodies));
-        let Some(peer) = source.and_then(|id| self.peers.get_mut(&id)) else { return };
+        let Some((peer, slot)) = top.and_then(|(id, slot)| Some((self.peers.get_mut(&id)?, slot))) else {
+            return;
+        };
         match is_at_its_end {
-            // It has led to what is new, whoever brought the blocks below.
-            Some(true) => peer.fruitless = 0,
+            // It has led to what is new, whoever brought the blocks below; and there may be more above.
+            Some(true) => {
+                (peer.fruitless, peer.linked) = (0, slot);
+                if peer.strays(context.chain) {
+                    (peer.has_news, peer.deaf_until) = (true, now);
+                }
+            }
             // Passed over, as will be what builds on it: for now the way leads nowhere.
             Some(false) => peer.was_in_vain(now, self.options.stall_timeout),
             None => {}
