@@ -1,5 +1,5 @@
 use tipward_simnet::{Behaviour, ChainSpec, SimNode};
-use tipward_sync::peer::wire::bitcoin::Work;
+use tipward_sync::{Event, peer::wire::bitcoin::Work};
 
 use super::*;
 use crate::{Node, headers::presync::AHEAD};
@@ -113,11 +113,33 @@ async fn a_node_asks_twice() {
     assert_eq!(node.progress().header_tip.map(|tip| tip.hash), Some(served.tip().hash));
     // Less is not taken for the chain.
     let short = SimChain::generate(network, ChainSpec::new(4000, 2));
-    server.set_chain(short);
+    server.set_chain(short.clone());
     let dir = tempfile::tempdir().unwrap();
     let node = Node::builder(network, dir.path()).connect(server.address().into());
     let mut node = node.headers_only().stop_when_synced().spawn().await.unwrap();
     node.wait().await.unwrap();
     assert_eq!(node.queries().read(|view| view.tip().id.height), 0);
-    server.shutdown().await;
+    // Among many, whoever has the chain shows it.
+    let mut servers = vec![server];
+    for chain in [&short, &served, &short, &served, &served.fork(1000, ChainSpec::new(2000, 3))] {
+        let server = SimNode::spawn(chain.clone(), Behaviour::Honest, "127.0.0.1:0").await;
+        servers.push(server.unwrap());
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::builder(network, dir.path()).headers_only();
+    for server in &servers {
+        node = node.connect(server.address().into());
+    }
+    let node = node.spawn().await.unwrap();
+    let mut events = node.events();
+    while let Some(event) = events.next().await {
+        if matches!(event, Event::Headers { tip } if tip.hash == served.tip().hash) {
+            break;
+        }
+    }
+    assert_eq!(node.queries().read(|view| view.tip().id.hash), served.tip().hash);
+    node.shutdown().await.unwrap();
+    for server in servers {
+        server.shutdown().await;
+    }
 }
