@@ -359,9 +359,9 @@ impl Branch for TreeBranch<'_> {
         let mut at = self.tree.ancestor_at(self.at, height)?;
         let mut times = [0; MEDIAN_SPAN as usize];
         let count = MEDIAN_SPAN.min(height + 1) as usize;
-        for n in 0..count {
+        for (n, time) in times[..count].iter_mut().enumerate() {
             let entry = self.tree.entry(at);
-            times[n] = entry.time;
+            *time = entry.time;
             if n + 1 < count && at == 0 {
                 return None;
             }
