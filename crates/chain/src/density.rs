@@ -27,7 +27,7 @@ pub struct DensityOptions {
     /// Whether the slot at the end of the window counts.
     pub bound: SlotBound,
     /// How many branches beside the best chain are kept, one at least. Of more, the ones go first that have not grown for the
-    /// longest time: who sends junk has to go on with it.
+    /// longest time: who sends junk has to go on with it. Every new branch and every reorg looks at all of them; 100 are plenty.
     pub max_forks: usize,
     /// How many blocks beside the best chain are kept; likewise, but for the branch that has grown last. Each takes about 75
     /// bytes.
@@ -279,7 +279,7 @@ impl Rule for DensityTree {
         self.admits(self.id(parent), self.blocks.node(parent).slot, hash, slot)?;
         let at = self.blocks.add(hash, slot, parent);
         let update = if parent == self.blocks.tip() {
-            self.blocks.best.push(at);
+            self.blocks.extend_best(at);
             Some(self.update(self.blocks.best.len() - 1))
         } else {
             let grown = self.forks.iter().position(|fork| fork.tip == parent);

@@ -120,4 +120,20 @@ pub enum HeaderError {
         /// The height.
         height: u64,
     },
+    /// It is not one of the chain of headers that was shown before, to prove that it has enough work.
+    #[error("header {hash} at height {height} is not of the chain whose work was shown before")]
+    OtherThanShown {
+        /// The block.
+        hash: BlockHash,
+        /// Its height.
+        height: u64,
+    },
+    /// So many headers do not have the work that the network is known to have.
+    #[error("header {hash} is number {count} of a chain that still has too little work")]
+    LowWork {
+        /// The block.
+        hash: BlockHash,
+        /// How many headers there are.
+        count: u64,
+    },
 }

@@ -11,11 +11,15 @@ use tipward_sync::{
 };
 
 use crate::{BlockTree, Checkpoint, Coin, HeaderError, HeaderRules, HeaderStore, StoreError};
+pub use file::{HeaderFileError, Imported};
+use presync::Presync;
 pub use reader::HeaderReader;
 use reader::{Checked, Given, Loaded, find_header};
 pub(crate) use rejected::MAX_REJECTED;
 use rejected::Rejected;
 
+mod file;
+mod presync;
 mod reader;
 mod rejected;
 
@@ -35,6 +39,10 @@ pub struct HeaderOptions {
     pub max_height: Option<u64>,
     /// Where to start instead of at genesis; `None`. A file belongs to one start, which has to be given each time.
     pub start: Option<Checkpoint>,
+    /// Whether a chain that has less work than the network is known to have is kept only once it was shown twice, so that easy
+    /// headers by the million take no memory; `true`. With a `max_height` it is not. Who learns of headers one by one, with
+    /// their blocks, can't show them twice.
+    pub looks_twice: bool,
     /// Tells the present time; the system's clock. Headers from the future are passed over until their time has come.
     pub clock: fn() -> UnixTime,
 }
@@ -42,7 +50,7 @@ pub struct HeaderOptions {
 impl Default for HeaderOptions {
     fn default() -> Self {
         let clock = || UnixTime::since_epoch(UNIX_EPOCH.elapsed().unwrap_or_default());
-        Self { max_height: None, start: None, clock }
+        Self { max_height: None, start: None, looks_twice: true, clock }
     }
 }
 
@@ -59,6 +67,8 @@ pub struct HeaderChain {
     /// The first headers of the tree, which are not in the store: genesis, or a checkpoint's.
     given: Vec<Header>,
     rejected: Rejected,
+    /// What is not let in yet; `None` if everything is at once.
+    presync: Option<Presync>,
     max_height: Option<u64>,
     max_side_headers: usize,
     clock: fn() -> UnixTime,
@@ -80,7 +90,7 @@ impl HeaderChain {
     /// # Errors
     /// The store can't be opened, what it holds is no chain, or the checkpoint can't be started from.
     pub fn open_with(path: &Path, coin: &dyn Coin, options: HeaderOptions) -> Result<Self, StoreError> {
-        let HeaderOptions { max_height, start, clock } = options;
+        let HeaderOptions { max_height, start, looks_twice, clock } = options;
         let rules = coin.rules();
         let given = Given::new(path, coin, &*rules, start)?;
         let mut store = HeaderStore::open(path, coin, given.tree.tip().hash)?;
@@ -102,6 +112,7 @@ impl HeaderChain {
             start,
             given,
             rejected,
+            presync: (looks_twice && max_height.is_none()).then(Presync::default),
             max_height,
             max_side_headers,
             clock,
@@ -155,6 +166,67 @@ impl HeaderChain {
         }
     }
 
+    /// Checks and stores headers on top of one in the tree.
+    fn let_in(&mut self, new: &[Header], parent: BlockId) -> Result<Accepted, RefusedHeaders> {
+        let len = self.tree.len();
+        let count = self.add(new).map_err(|error| {
+            self.tree.take_back(len);
+            RefusedHeaders::Invalid(Arc::new(error))
+        })?;
+        let new = &new[..count];
+        let Some(last) = new.last().map(|last| last.hash).filter(|last| !self.is_too_weak(*last)) else {
+            self.tree.take_back(len);
+            return Ok(Accepted { added: 0, last: Some(parent.hash), update: None });
+        };
+        let failed = |error| RefusedHeaders::Store(Arc::new(error));
+        let stored = self.store().and_then(|store| store.append(new.iter().map(|header| &header.raw)));
+        stored.map_err(|error| {
+            self.tree.take_back(len);
+            failed(error)
+        })?;
+        let update = self.tree.choose(last);
+        self.prune().map_err(failed)?;
+        Ok(Accepted { added: count, last: Some(last), update })
+    }
+
+    /// Whether headers have to show the work of what follows them before they are let in.
+    fn has_to_show(&mut self, parent: BlockId, new: &[Header]) -> Result<bool, HeaderError> {
+        let (min, work) = (self.rules.min_work(), |hash| self.tree.work(hash).unwrap_or_default());
+        let Some(presync) = &mut self.presync else { return Ok(false) };
+        if work(self.tree.tip().hash) >= min {
+            presync.clear();
+            return Ok(false);
+        }
+        if presync.expects(parent.hash) {
+            return Ok(true);
+        }
+        let (facts, read) = self.rules.read_all(new);
+        read?;
+        let before = work(parent.hash);
+        let is_weak = facts.iter().fold(before, |sum, facts| sum + facts.work) < min;
+        if is_weak {
+            presync.begin(parent, before);
+        }
+        Ok(is_weak)
+    }
+
+    /// Looks at headers that have to show their work, and lets in those that have.
+    fn look(&mut self, new: &[Header]) -> Result<Accepted, RefusedHeaders> {
+        let invalid = |error| RefusedHeaders::Invalid(Arc::new(error));
+        let (facts, read) = self.rules.read_all(new);
+        read.map_err(invalid)?;
+        let Some(presync) = &mut self.presync else {
+            return Ok(Accepted { added: 0, last: None, update: None });
+        };
+        let ready = presync.take(new, &facts, self.rules.min_work()).map_err(invalid)?;
+        let shown = Accepted { added: new.len(), last: new.last().map(|last| last.hash), update: None };
+        let Some(parent) = ready.first().and_then(|first| self.tree.get(first.parent)) else {
+            return Ok(shown);
+        };
+        let Accepted { update, .. } = self.let_in(&ready, parent)?;
+        Ok(Accepted { update, ..shown })
+    }
+
     /// Whether a branch that ends here need not be looked at: the chain is known to have more work, and has it.
     fn is_too_weak(&self, last: BlockHash) -> bool {
         let (min, work) = (self.rules.min_work(), |hash| self.tree.work(hash).unwrap_or_default());
@@ -194,12 +266,16 @@ impl Chain for HeaderChain {
         self.tree.best_at(height)
     }
 
+    /// Also the last header of a chain that has to show its work, so that more of it is asked for.
     fn find(&self, hash: BlockHash) -> Option<BlockId> {
-        self.tree.get(hash)
+        self.tree.get(hash).or_else(|| self.presync.as_ref()?.find(hash))
     }
 
     fn fork_point(&self, hash: BlockHash) -> Option<BlockId> {
-        self.tree.fork_point(hash)
+        self.tree.fork_point(hash).or_else(|| {
+            let (start, _) = self.presync.as_ref()?.start(hash)?;
+            self.tree.fork_point(start.hash)
+        })
     }
 
     fn ancestor(&self, hash: BlockHash, height: u64) -> Option<BlockHash> {
@@ -207,7 +283,12 @@ impl Chain for HeaderChain {
     }
 
     fn locator(&self, from: BlockHash) -> Vec<BlockHash> {
-        self.tree.locator(from)
+        match self.presync.as_ref().and_then(|presync| presync.start(from)) {
+            // It is asked for from its start again.
+            Some((start, true)) => self.tree.locator(start.hash),
+            Some((start, false)) => [vec![from], self.tree.locator(start.hash)].concat(),
+            None => self.tree.locator(from),
+        }
     }
 
     fn accept(&mut self, headers: &[Header]) -> Result<Accepted, RefusedHeaders> {
@@ -221,38 +302,26 @@ impl Chain for HeaderChain {
         let Some(next) = new.first() else {
             return Ok(Accepted { added: 0, last: known.last().map(|header| header.hash), update: None });
         };
+        let invalid = |error| RefusedHeaders::Invalid(Arc::new(error));
         let Some(parent) = self.tree.get(next.parent) else {
-            self.rejected.check(next).map_err(|error| RefusedHeaders::Invalid(Arc::new(error)))?;
+            if self.presync.as_ref().is_some_and(|presync| presync.expects(next.parent)) {
+                return self.look(new);
+            }
+            self.rejected.check(next).map_err(invalid)?;
             return Err(RefusedHeaders::UnknownParent { parent: first.parent });
         };
         let below = parent.height + 1;
         if parent.height < self.start.height {
             let (hash, checkpoint) = (next.hash, self.start.height);
-            let error = HeaderError::BelowCheckpoint { hash, height: below, checkpoint };
-            return Err(RefusedHeaders::Invalid(Arc::new(error)));
+            return Err(invalid(HeaderError::BelowCheckpoint { hash, height: below, checkpoint }));
         }
         let new = &new[..self.wanted(parent.hash, below, new.len())];
-        let rejected = new.iter().try_for_each(|header| self.rejected.check(header));
-        rejected.map_err(|error| RefusedHeaders::Invalid(Arc::new(error)))?;
-        let len = self.tree.len();
-        let count = self.add(new).map_err(|error| {
-            self.tree.take_back(len);
-            RefusedHeaders::Invalid(Arc::new(error))
-        })?;
-        let new = &new[..count];
-        let Some(last) = new.last().map(|last| last.hash).filter(|last| !self.is_too_weak(*last)) else {
-            self.tree.take_back(len);
-            return Ok(Accepted { added: 0, last: Some(parent.hash), update: None });
-        };
-        let failed = |error| RefusedHeaders::Store(Arc::new(error));
-        let stored = self.store().and_then(|store| store.append(new.iter().map(|header| &header.raw)));
-        stored.map_err(|error| {
-            self.tree.take_back(len);
-            failed(error)
-        })?;
-        let update = self.tree.choose(last);
-        self.prune().map_err(failed)?;
-        Ok(Accepted { added: count, last: Some(last), update })
+        new.iter().try_for_each(|header| self.rejected.check(header)).map_err(invalid)?;
+        if self.has_to_show(parent, new).map_err(invalid)? {
+            self.look(new)
+        } else {
+            self.let_in(new, parent)
+        }
     }
 
     fn read_head(&self, start: &[u8]) -> Option<BlockHead> {

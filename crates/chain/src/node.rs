@@ -3,8 +3,8 @@
 use std::{fmt, path::PathBuf};
 
 use tipward_sync::{
-    Block, BlockId, BlockSink, Control, Events, Progress, Running, SinkError, SyncError, SyncOptions,
-    SyncParts, async_trait,
+    Block, BlockId, BlockSink, Control, Events, Progress, Running, SinkError, Strategy, SyncError,
+    SyncOptions, SyncParts, async_trait,
     peer::{ManagerOptions, PeerAddress},
     run,
 };
@@ -126,8 +126,12 @@ impl NodeBuilder {
         std::fs::create_dir_all(&self.data_dir).map_err(StoreError::io(&self.data_dir))?;
         let headers = self.data_dir.join("headers.redb");
         let is_late = self.start.is_some();
-        let options =
-            HeaderOptions { max_height: self.sync.stop_at, start: self.start, ..HeaderOptions::default() };
+        let options = HeaderOptions {
+            max_height: self.sync.stop_at,
+            start: self.start,
+            looks_twice: self.sync.strategy == Strategy::HeadersFirst,
+            ..HeaderOptions::default()
+        };
         let chain = HeaderChain::open_with(&headers, &*self.coin, options)?;
         let mut archive_dir = None;
         let sink: Box<dyn BlockSink> = match (self.sink, self.archive) {

@@ -12,7 +12,10 @@ use redb::{
 };
 use tipward_sync::{BlockId, peer::wire::BlockHash};
 
-use crate::{CheckpointError, Coin};
+use crate::{
+    CheckpointError, Coin,
+    disk::{Disk, remove},
+};
 pub use headers::{HeaderSnapshot, HeaderStore};
 
 mod headers;
@@ -133,6 +136,25 @@ pub(crate) fn shared() -> Builder {
     let mut builder = Builder::new();
     builder.set_concurrency_mode(ConcurrencyMode::SingleWriter);
     builder
+}
+
+/// Opens a database for writing. One that is not there is created under another name first: half of one would be taken for
+/// something else.
+pub(crate) fn open_database(
+    disk: &dyn Disk,
+    path: &Path,
+    fill: impl FnOnce(&Database, &Path) -> Result<(), StoreError>,
+) -> Result<Database, StoreError> {
+    let dir = path.parent().unwrap_or(Path::new(""));
+    let is_it = |name: &String| path.file_name().is_some_and(|it| it == name.as_str());
+    if !disk.names(dir).map_err(StoreError::io(dir))?.iter().any(is_it) {
+        let new = path.with_extension("new");
+        remove(disk, &new)?;
+        fill(&disk.database(&new).map_err(StoreError::database(&new))?, &new)?;
+        disk.rename(&new, path).map_err(StoreError::io(path))?;
+        disk.sync_dir(dir).map_err(StoreError::io(dir))?;
+    }
+    disk.database(path).map_err(StoreError::database(path))
 }
 
 /// Opens a database for reading, also while another process writes. If nobody does and the last who did was killed, it is

@@ -5,7 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::{
-    io::{BufRead, BufReader},
+    collections::BTreeSet,
+    io::{BufRead, BufReader, Read},
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -13,12 +14,12 @@ use std::{
 
 use bytes::BytesMut;
 use tipward_chain::{
-    Archive, ArchiveOptions, ArchiveReader,
+    Archive, ArchiveOptions, ArchiveReader, ArchivedBlock, StoreError,
     sync::{
         Block, BlockId,
         peer::wire::{
             BlockEvent, DownloadId,
-            bitcoin::{BlockOptions, BlockReader, Network},
+            bitcoin::{BlockHeader, BlockOptions, BlockReader, Network},
         },
     },
 };
@@ -138,6 +139,22 @@ fn work(dir: &Path) {
 /// A process that is killed when dropped.
 struct Worker(Child);
 
+impl Worker {
+    /// Starts it at a step; it goes on for ever.
+    fn start(dir: &Path, from: usize) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "killed_at_random_moments_it_holds_what_was_applied", "--nocapture"]);
+        command.env(DIR, dir).env(FROM, from.to_string());
+        Self(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    /// The steps that it tells to be done.
+    fn done(&mut self) -> impl Iterator<Item = usize> + use<> {
+        let lines = BufReader::new(self.0.stdout.take().unwrap()).lines().map_while(Result::ok);
+        lines.filter_map(|line| line.strip_prefix("done ").map(|number| number.parse().unwrap()))
+    }
+}
+
 impl Drop for Worker {
     fn drop(&mut self) {
         self.0.kill().ok();
@@ -155,15 +172,8 @@ fn watch() {
     // After the last step that is known to be done.
     let mut before = Vec::new();
     for round in 0..number("TIPWARD_KILL_ROUNDS").unwrap_or(20) {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "killed_at_random_moments_it_holds_what_was_applied", "--nocapture"]);
-        command.env(DIR, dir.path()).env(FROM, from.to_string());
-        let mut worker = Worker(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
-        let output = BufReader::new(worker.0.stdout.take().unwrap());
-        let mut lines = output
-            .lines()
-            .map_while(Result::ok)
-            .filter_map(|line| line.strip_prefix("done ").map(|number| number.parse::<usize>().unwrap()));
+        let mut worker = Worker::start(dir.path(), from);
+        let mut lines = worker.done();
         // Now and then at the start, else on the way.
         let mut done = None;
         if random.u8(..4) > 0 {
@@ -196,6 +206,43 @@ fn watch() {
     println!("{from} steps");
     assert!(from > 1, "it got somewhere");
     assert!(open(dir.path()).by_height(0).unwrap().unwrap().is_pruned, "it prunes");
+}
+
+#[test]
+fn who_reads_beside_a_process_that_writes_gets_right_bytes_or_an_error() {
+    let (dir, mut random) = (tempfile::tempdir().unwrap(), fastrand::Rng::with_seed(1));
+    let mut worker = Worker::start(dir.path(), 0);
+    let mut done = worker.done();
+    assert_eq!(done.next(), Some(0));
+    let reader = ArchiveReader::open(dir.path(), NETWORK).unwrap();
+    let (mut pruned, mut seen) = (0, BTreeSet::new());
+    while seen.len() < 20 {
+        let tip = reader.cursor().unwrap().unwrap();
+        seen.insert(tip);
+        let looked_up: Vec<ArchivedBlock> =
+            (0..20).filter_map(|_| reader.by_height(random.u64(..=tip.height)).unwrap()).collect();
+        for checked in reader.verify(NETWORK) {
+            let checked = checked.unwrap();
+            assert_eq!(checked.problem, None, "{checked}");
+        }
+        for block in looked_up {
+            let mut bytes = Vec::new();
+            match reader.read(&block) {
+                Ok(mut file) => drop(file.read_to_end(&mut bytes).unwrap()),
+                Err(StoreError::Pruned { .. }) => {
+                    pruned += 1;
+                    continue;
+                }
+                Err(error) => panic!("{error}"),
+            }
+            let header = BlockHeader::from_bytes(bytes.first_chunk().unwrap());
+            assert_eq!((header.hash(), bytes.len() as u64), (block.id.hash, block.size));
+        }
+        assert!(worker.0.try_wait().unwrap().is_none());
+    }
+    println!("{} tips, {pruned} of the blocks were pruned", seen.len());
+    // The process ends when nobody listens.
+    drop(done);
 }
 
 /// The best chain; fails unless all is as it was archived.

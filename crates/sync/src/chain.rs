@@ -75,6 +75,9 @@ pub enum RefusedHeaders {
     /// A header breaks the chain's rules.
     #[error(transparent)]
     Invalid(Arc<dyn Error + Send + Sync>),
+    /// They fork off below the block below which nothing changes any more: whoever follows them is on another chain for good.
+    #[error(transparent)]
+    TooDeep(Arc<dyn Error + Send + Sync>),
     /// The headers are valid and could not be stored; not the peer's fault.
     #[error(transparent)]
     Store(Arc<dyn Error + Send + Sync>),
@@ -100,7 +103,8 @@ pub trait Chain: Send + 'static {
         self.best_at(height).filter(|_| point.hash == hash && height <= point.height)
     }
 
-    /// A block locator that starts at `from`, which is in the tree.
+    /// A block locator that starts at `from`, which is in the tree. It may start below, if what lies between is wanted again: then
+    /// whoever has shown `from` is asked again, even if it has no more.
     fn locator(&self, from: BlockHash) -> Vec<BlockHash>;
 
     /// Takes headers, each the child of the one before. All or nothing.

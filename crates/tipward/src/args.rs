@@ -196,6 +196,12 @@ pub(crate) struct HeadersArguments {
     /// Check all headers by the full rules and tell where they lead, instead of listing them.
     #[arg(long, conflicts_with_all = ["from", "count"])]
     pub(crate) verify: bool,
+    /// Write the best chain's headers to a new file, one after the other as they travel: 80 bytes each.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "count", "verify", "import"])]
+    pub(crate) export: Option<PathBuf>,
+    /// Take headers from such a file, checked by the full rules, into the data directory; needs --network for a new one.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "count", "verify"])]
+    pub(crate) import: Option<PathBuf>,
     /// The height to list from [default: so that the list ends with the tip].
     #[arg(long, value_name = "HEIGHT")]
     pub(crate) from: Option<u64>,

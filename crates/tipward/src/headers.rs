@@ -1,10 +1,10 @@
 //! `tipward headers`.
 
-use std::time::Instant;
+use std::{fs::File, path::Path, time::Instant};
 
 use serde_json::json;
 use tipward_chain::{
-    HeaderNode, HeaderReader, HeaderStore,
+    HeaderChain, HeaderFileError, HeaderNode, HeaderOptions, HeaderReader, HeaderStore, Imported,
     sync::peer::wire::{
         BlockHash,
         bitcoin::{BlockHeader, Network},
@@ -16,16 +16,29 @@ use crate::{Failure, args::HeadersArguments, print};
 pub(crate) fn run(arguments: &HeadersArguments) -> Result<(), Failure> {
     let data_dir = arguments.data.dir()?;
     let path = data_dir.join("headers.redb");
-    let name = HeaderStore::network_name(&path)
-        .map_err(Failure::failed)?
-        .ok_or_else(|| Failure::Failed(format!("there are no headers in {}", data_dir.display())))?;
-    let network = arguments.data.network.or_else(|| Network::by_name(&name));
-    let network =
-        network.ok_or_else(|| Failure::Failed(format!("{} is of unknown network {name}", path.display())))?;
+    let name = HeaderStore::network_name(&path).map_err(Failure::failed)?;
+    let is_import = arguments.import.is_some();
+    let network = match (arguments.data.network, name) {
+        (Some(network), name) if name.is_some() || is_import => network,
+        (_, Some(name)) => Network::by_name(&name)
+            .ok_or_else(|| Failure::Failed(format!("{} is of unknown network {name}", path.display())))?,
+        (None, None) if is_import => {
+            return Err(Failure::Usage("headers of which network? Give --network NAME".to_owned()));
+        }
+        (_, None) => return Err(Failure::Failed(format!("there are no headers in {}", data_dir.display()))),
+    };
+    if let Some(file) = &arguments.import {
+        std::fs::create_dir_all(&data_dir)
+            .map_err(|error| Failure::Failed(format!("{}: {error}", data_dir.display())))?;
+        return import(&path, network, file, arguments.json);
+    }
     let started = Instant::now();
     let reader = HeaderReader::open(&path, &network, None).map_err(Failure::failed)?;
     if arguments.verify {
         return verified(&reader, started.elapsed().as_secs_f64(), arguments.json);
+    }
+    if let Some(file) = &arguments.export {
+        return export(&reader, file, arguments.json);
     }
     let tip = reader.tree().tip().height;
     let from = arguments.from.unwrap_or((tip + 1).saturating_sub(arguments.count));
@@ -34,6 +47,43 @@ pub(crate) fn run(arguments: &HeadersArguments) -> Result<(), Failure> {
         list(&reader, hash, arguments.json)?;
     }
     Ok(())
+}
+
+/// Takes the headers of a file, which need not be shown twice: nobody else has given them.
+fn import(path: &Path, network: &'static Network, file: &Path, as_json: bool) -> Result<(), Failure> {
+    let named = |error: HeaderFileError| Failure::Failed(format!("{}: {error}", file.display()));
+    let input = File::open(file).map_err(|error| named(error.into()))?;
+    let mut options = HeaderOptions::default();
+    options.looks_twice = false;
+    let mut chain = HeaderChain::open_with(path, &network, options).map_err(Failure::failed)?;
+    let Imported { headers, added, torn, .. } = chain.import(&network, input).map_err(named)?;
+    let tip = chain.tree().tip();
+    if torn > 0 {
+        eprintln!("the last {torn} bytes of {} are no whole header and were left out", file.display());
+    }
+    if as_json {
+        return print(json!({
+            "headers": headers,
+            "added": added,
+            "torn_bytes": torn,
+            "height": tip.height,
+            "hash": tip.hash.to_string(),
+        }));
+    }
+    print(format_args!("{headers} headers, {added} of them new"))?;
+    print(format_args!("tip      {} at height {}", tip.hash, tip.height))
+}
+
+/// Writes a new file: one that is there is not written over.
+fn export(reader: &HeaderReader, file: &Path, as_json: bool) -> Result<(), Failure> {
+    let named = |error: HeaderFileError| Failure::Failed(format!("{}: {error}", file.display()));
+    let output = File::create_new(file).map_err(|error| named(error.into()))?;
+    let count = reader.export(&output).map_err(named)?;
+    output.sync_all().map_err(|error| named(error.into()))?;
+    if as_json {
+        return print(json!({ "headers": count }));
+    }
+    print(format_args!("{count} headers"))
 }
 
 fn list(reader: &HeaderReader, hash: BlockHash, as_json: bool) -> Result<(), Failure> {

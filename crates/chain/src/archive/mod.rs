@@ -6,7 +6,6 @@
 //! comes in parts can be written as they come. Segments that are pruned leave the index first for the same reason.
 
 mod append;
-mod disk;
 mod index;
 mod options;
 mod parts;
@@ -23,17 +22,17 @@ use tipward_sync::BlockId;
 
 use crate::{
     Coin, StoreError,
-    store::{bind_database, check_database, network_of},
+    disk::{Disk, FileSystem},
+    store::{bind_database, check_database, network_of, open_database},
 };
 use append::Written;
-use disk::{Disk, FileSystem};
 use index::{BLOCKS, FIRST, HEIGHTS, LAYOUT, PLACES};
 pub use options::ArchiveOptions;
 use options::Limits;
 use parts::Begun;
 pub use reader::{ArchiveReader, BlockBytes};
 pub use repair::Repaired;
-use segments::{Segments, remove};
+use segments::Segments;
 pub use sink::ArchiveSink;
 pub use verify::{ArchiveProblem, CheckedBlock, Verify};
 
@@ -130,34 +129,23 @@ fn open_index(
 ) -> Result<(Arc<Database>, ArchiveReader), StoreError> {
     disk.create_dir(dir).map_err(StoreError::io(dir))?;
     let index_path = dir.join(INDEX);
-    if !disk.names(dir).map_err(StoreError::io(dir))?.iter().any(|name| name == INDEX) {
-        create_index(&*disk, dir, coin)?;
-    }
-    let database = disk.database(&index_path).map_err(StoreError::database(&index_path))?;
-    check_database(&database, &index_path, coin, coin.genesis_header().hash, LAYOUT)?;
+    let genesis = coin.genesis_header().hash;
+    let database = open_database(&*disk, &index_path, |database, path| {
+        bind_database(database, path, coin, genesis, LAYOUT)?;
+        let create = |transaction: &WriteTransaction| {
+            transaction.open_table(BLOCKS)?;
+            transaction.open_table(PLACES)?;
+            transaction.open_table(HEIGHTS)?;
+            transaction.open_table(FIRST)?;
+            Ok(())
+        };
+        change_index(database, create).map_err(StoreError::database(path))
+    })?;
+    check_database(&database, &index_path, coin, genesis, LAYOUT)?;
     let database = Arc::new(database);
     let (dir, magic) = (dir.to_owned(), coin.magic());
     let reader = ArchiveReader { dir, index_path, magic, database: database.clone(), disk };
     Ok((database, reader))
-}
-
-/// Creates the index under another name first: half of one would be taken for something else.
-fn create_index(disk: &dyn Disk, dir: &Path, coin: &dyn Coin) -> Result<(), StoreError> {
-    let path = dir.join("index.new");
-    remove(disk, &path)?;
-    let database = disk.database(&path).map_err(StoreError::database(&path))?;
-    bind_database(&database, &path, coin, coin.genesis_header().hash, LAYOUT)?;
-    let create = |transaction: &WriteTransaction| {
-        transaction.open_table(BLOCKS)?;
-        transaction.open_table(PLACES)?;
-        transaction.open_table(HEIGHTS)?;
-        transaction.open_table(FIRST)?;
-        Ok(())
-    };
-    change_index(&database, create).map_err(StoreError::database(&path))?;
-    drop(database);
-    disk.rename(&path, &dir.join(INDEX)).map_err(StoreError::io(&path))?;
-    disk.sync_dir(dir).map_err(StoreError::io(dir))
 }
 
 /// Makes a durable change of the index.

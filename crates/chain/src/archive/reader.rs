@@ -12,12 +12,12 @@ use tipward_sync::{BlockId, peer::wire::BlockHash};
 
 use super::{
     ArchivedBlock, INDEX, Verify,
-    disk::{Disk, FileSystem},
     index::{LAYOUT, Snapshot},
     segments::segment_path,
 };
 use crate::{
     Coin, StoreError,
+    disk::{Disk, FileSystem},
     store::{check_database, open_read_only},
 };
 

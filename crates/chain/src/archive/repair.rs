@@ -7,12 +7,14 @@ use tipward_sync::BlockId;
 
 use super::{
     Archive, ArchiveOptions, CheckedBlock, INDEX, change_index,
-    disk::{Disk, FileSystem},
     index::{BLOCKS, HEIGHTS, PLACES},
     open_index,
     options::Limits,
 };
-use crate::{Coin, StoreError};
+use crate::{
+    Coin, StoreError,
+    disk::{Disk, FileSystem},
+};
 
 /// What a repair has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,15 +1,16 @@
 //! The segment files: `blk00000.blk`, `blk00001.blk` and so on.
 
 use std::{
-    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use tipward_sync::{Block, peer::wire::bitcoin::blk_frame_header};
 
-use super::disk::{Disk, DiskFile};
-use crate::StoreError;
+use crate::{
+    StoreError,
+    disk::{Disk, DiskFile, remove},
+};
 
 const WRITE_BUFFER: usize = 1 << 20;
 
@@ -178,21 +179,16 @@ fn open_last(
     let mut file = disk.open(&path).map_err(StoreError::io(&path))?;
     let found = file.len().map_err(StoreError::io(&path))?;
     if found < len {
-        return Err(StoreError::damaged(&path, format!("{len} bytes are indexed, {found} are there")));
+        return Err(StoreError::damaged(
+            &path,
+            format!("{len} bytes are indexed, {found} are there; it needs a repair"),
+        ));
     }
     if found > len {
         tracing::info!(path = %path.display(), bytes = found - len, "cutting the tail of an unfinished write");
         file.set_len(len).map_err(StoreError::io(&path))?;
     }
     Ok(file)
-}
-
-/// Removes a file, if it is there.
-pub(super) fn remove(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
-    match disk.remove(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io(path)(error)),
-        _ => Ok(()),
-    }
 }
 
 pub(super) fn segment_path(dir: &Path, number: u32) -> PathBuf {

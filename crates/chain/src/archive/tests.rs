@@ -121,7 +121,10 @@ fn missing_bytes_are_reported_not_papered_over() {
     let segment = dir.path().join("blk00000.blk");
     std::fs::write(&segment, &std::fs::read(&segment).unwrap()[..200]).unwrap();
     let error = Archive::open(dir.path(), &Network::BTC_REGTEST).unwrap_err().to_string();
-    assert!(error.ends_with("blk00000.blk is damaged: 308 bytes are indexed, 200 are there"), "{error}");
+    assert!(
+        error.ends_with("blk00000.blk is damaged: 308 bytes are indexed, 200 are there; it needs a repair"),
+        "{error}"
+    );
 }
 
 #[test]

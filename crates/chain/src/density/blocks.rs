@@ -5,7 +5,10 @@ use std::{collections::hash_map::RandomState, hash::BuildHasher};
 use hashbrown::HashTable;
 use tipward_sync::peer::wire::BlockHash;
 
-use crate::tree::links::{Linked, Links, skip_depth};
+use crate::tree::{
+    links::{Linked, Links, skip_depth},
+    make_room,
+};
 
 /// All blocks, and which chain of them is best.
 #[derive(Debug)]
@@ -63,6 +66,12 @@ impl Blocks {
         *self.best.last().expect("the root is always on the best chain")
     }
 
+    /// Makes a block the tip that builds on it.
+    pub(super) fn extend_best(&mut self, at: u32) {
+        make_room(&mut self.best);
+        self.best.push(at);
+    }
+
     /// Adds a block that is not there on top of one that is.
     pub(super) fn add(&mut self, hash: BlockHash, slot: u64, parent: u32) -> u32 {
         let depth = self.depth(parent) + 1;
@@ -78,6 +87,7 @@ impl Blocks {
                 at
             }
             None => {
+                make_room(&mut self.nodes);
                 self.nodes.push(node);
                 u32::try_from(self.nodes.len() - 1).expect("2^32 blocks are more than memory has room for")
             }

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    error::Error,
     fmt,
     sync::Arc,
 };
@@ -87,20 +88,18 @@ impl SlotChain {
         &self.tree
     }
 
-    /// Removes a block that has turned out to be invalid, and all that builds on it, and chooses the best of what remains.
-    /// Neither it nor what builds on it is taken again. `None` if the block is not in the tree or is irreversible.
-    pub fn reject(&mut self, hash: BlockHash) -> Option<Rejection> {
-        let rejection = self.tree.reject(hash)?;
-        rejection.gone.iter().for_each(|hash| self.rejected.add(*hash));
-        self.rules.forget(&rejection.gone);
-        Some(rejection)
-    }
-
     /// Follows the chain from now on, or falls behind again: see [`DensityTree::set_mode`]. The sync sets
     /// [`DensityMode::Online`] by itself when it has all that the peers have, if the rules allow that.
     pub fn set_mode(&mut self, mode: DensityMode) {
         let gone = self.tree.set_mode(mode);
         self.rules.forget(&gone);
+    }
+
+    fn give_up(&mut self, hash: BlockHash) -> Option<Rejection> {
+        let rejection = self.tree.reject(hash)?;
+        rejection.gone.iter().for_each(|hash| self.rejected.add(*hash));
+        self.rules.forget(&rejection.gone);
+        Some(rejection)
     }
 
     /// The slots of headers, each the child of the one before and the first of a block in the tree, up to the first whose time
@@ -198,12 +197,19 @@ impl Chain for SlotChain {
         self.tree.fork_point(hash)
     }
 
+    fn ancestor(&self, hash: BlockHash, height: u64) -> Option<BlockHash> {
+        self.tree.ancestor(hash, height).map(|ancestor| ancestor.hash)
+    }
+
     fn locator(&self, from: BlockHash) -> Vec<BlockHash> {
         self.tree.locator(from)
     }
 
     fn accept(&mut self, headers: &[Header]) -> Result<Accepted, RefusedHeaders> {
-        let invalid = |error: SlotError| RefusedHeaders::Invalid(Arc::new(error));
+        let invalid = |error: SlotError| match error {
+            SlotError::Offer(OfferError::ImmutableFork { .. }) => RefusedHeaders::TooDeep(Arc::new(error)),
+            _ => RefusedHeaders::Invalid(Arc::new(error)),
+        };
         if let Some(pair) = headers.windows(2).find(|pair| pair[1].parent != pair[0].hash) {
             return Err(invalid(SlotError::NotLinked { hash: pair[1].hash }));
         }
@@ -229,6 +235,18 @@ impl Chain for SlotChain {
         })?;
         let last = new[..slots.len()].last().map_or(id.hash, |last| last.hash);
         Ok(Accepted { added: slots.len(), last: Some(last), update: self.put(new, slots) })
+    }
+
+    fn reject(
+        &mut self,
+        block: BlockHash,
+        reason: &str,
+    ) -> Result<Option<Update>, Arc<dyn Error + Send + Sync>> {
+        match self.give_up(block) {
+            Some(rejection) => Ok(rejection.update),
+            None if self.rejected.contains(block) => Ok(None),
+            None => Err(Arc::new(SlotError::Final { hash: block, reason: reason.to_owned() })),
+        }
     }
 
     fn local_block(&self, id: BlockId) -> Option<Block> {

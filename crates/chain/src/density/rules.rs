@@ -17,7 +17,7 @@ pub type PastSink = Box<dyn FnMut(Block) -> Result<(), LedgerError> + Send>;
 
 /// What makes a block valid, as far as its header tells. That slots increase along a chain need not be looked at.
 ///
-/// Whole blocks are judged when they come in the order of the chain, and may be rejected then: see [`SlotChain::reject`](super::SlotChain::reject).
+/// Whole blocks are judged when they come in the order of the chain, and may be rejected then: see [`Chain::reject`](tipward_sync::Chain::reject).
 pub trait SlotRules: Send + fmt::Debug {
     /// What a block says about itself in its first bytes; its index is its slot. See [`Chain::read_head`](tipward_sync::Chain::read_head).
     fn read_head(&self, start: &[u8]) -> Option<BlockHead>;
@@ -101,6 +101,14 @@ pub enum SlotError {
     /// It has no place in the tree.
     #[error(transparent)]
     Offer(#[from] OfferError),
+    /// It can't be rejected: it is irreversible, or not in the tree.
+    #[error("block {hash} can't be given up ({reason}): it is irreversible, or unknown")]
+    Final {
+        /// The block.
+        hash: BlockHash,
+        /// Why it should be.
+        reason: String,
+    },
     /// It is not the child of the one before.
     #[error("block {hash} does not follow the one before it")]
     NotLinked {

@@ -135,8 +135,8 @@ pub(super) fn find_header(
 #[derive(Debug)]
 pub struct HeaderReader {
     tree: BlockTree,
-    given: Vec<Header>,
-    stored: HeaderSnapshot,
+    pub(super) given: Vec<Header>,
+    pub(super) stored: HeaderSnapshot,
     rules: Box<dyn HeaderRules>,
 }
 

@@ -4,6 +4,8 @@ use tipward_sync::peer::wire::bitcoin::{BlockHeader, Network};
 use super::*;
 use crate::CheckpointError;
 
+mod presync;
+
 fn mined(parent: BlockHash, time: u32) -> BlockHeader {
     let network = Network::BTC_REGTEST;
     let mut header = BlockHeader { parent, time: network.genesis().time + time, ..network.genesis() };
@@ -230,7 +232,8 @@ fn a_branch_weaker_than_the_chain_is_known_to_be_is_passed_over() {
     let min_work = (0..6).map(|_| genesis.work()).sum();
     let network: &'static Network = Box::leak(Box::new(Network { min_work, ..Network::BTC_REGTEST.clone() }));
     let dir = tempfile::tempdir().unwrap();
-    let mut chain = HeaderChain::open(&dir.path().join("headers.redb"), &network, None).unwrap();
+    let options = HeaderOptions { looks_twice: false, ..HeaderOptions::default() };
+    let mut chain = HeaderChain::open_with(&dir.path().join("headers.redb"), &network, options).unwrap();
     let (best, weak) = (run(genesis.hash(), 5, 1), run(genesis.hash(), 5, 1000));
     assert_eq!(chain.accept(&best[..4]).unwrap().added, 4);
     assert_eq!(chain.accept(&weak[..1]).unwrap().added, 1, "the chain itself has not shown it yet");

@@ -15,8 +15,12 @@ use bytes::Bytes;
 use redb::{Database, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 use tipward_sync::peer::wire::BlockHash;
 
-use super::{StoreError, bind_database, check_database, network_of, open_read_only, rejected, shared};
-use crate::{Coin, headers::MAX_REJECTED};
+use super::{StoreError, bind_database, check_database, network_of, open_database, open_read_only, rejected};
+use crate::{
+    Coin,
+    disk::{Disk, FileSystem},
+    headers::MAX_REJECTED,
+};
 use writer::{Run, Writer};
 
 mod writer;
@@ -44,9 +48,14 @@ impl HeaderStore {
     /// # Errors
     /// It is in use, belongs to another network or start, or can't be read.
     pub fn open(path: &Path, coin: &dyn Coin, start: BlockHash) -> Result<Self, StoreError> {
+        Self::open_on(&FileSystem, path, coin, start)
+    }
+
+    fn open_on(disk: &dyn Disk, path: &Path, coin: &dyn Coin, start: BlockHash) -> Result<Self, StoreError> {
         let failed = StoreError::database(path);
-        let database = shared().create(path).map_err(StoreError::database(path))?;
-        bind_database(&database, path, coin, start, LAYOUT)?;
+        let bind = |database: &Database, path: &Path| bind_database(database, path, coin, start, LAYOUT);
+        let database = open_database(disk, path, bind)?;
+        check_database(&database, path, coin, start, LAYOUT)?;
         let transaction = database.begin_write().map_err(StoreError::database(path))?;
         let next = {
             let table = transaction.open_table(RUNS).map_err(StoreError::database(path))?;
@@ -169,7 +178,7 @@ impl HeaderStore {
     /// It can't be read.
     pub fn get(&self, number: u64) -> Result<Option<Bytes>, StoreError> {
         match self.writer.waiting(number) {
-            Some(run) => Ok(split(&self.path, &run.headers)?.get((number - run.first) as usize).cloned()),
+            Some(run) => Ok(nth(&run.headers, number - run.first).map(Bytes::copy_from_slice)),
             None => self.snapshot()?.get(number),
         }
     }
@@ -218,8 +227,7 @@ impl HeaderSnapshot {
         let table = self.transaction.open_table(RUNS).map_err(StoreError::database(&self.path))?;
         let run = table.range(..=number).map_err(&failed)?.next_back().transpose().map_err(&failed)?;
         let Some((first, run)) = run else { return Ok(None) };
-        let headers = split(&self.path, run.value())?;
-        Ok(headers.get((number - first.value()) as usize).cloned())
+        Ok(nth(run.value(), number - first.value()).map(Bytes::copy_from_slice))
     }
 
     /// Calls `each` with all headers, in the order of arrival, many at a time, and the number of the first of them.
@@ -273,3 +281,15 @@ fn split(path: &Path, run: &[u8]) -> Result<Vec<Bytes>, StoreError> {
     }
     if run.is_empty() { Ok(headers) } else { Err(StoreError::damaged(path, "a run of headers is torn")) }
 }
+
+/// One header of a run.
+fn nth(mut run: &[u8], number: u64) -> Option<&[u8]> {
+    for _ in 0..number {
+        let length = usize::from(u16::from_le_bytes(*run.first_chunk()?));
+        run = run.get(LENGTH + length..)?;
+    }
+    run.get(LENGTH..LENGTH + usize::from(u16::from_le_bytes(*run.first_chunk()?)))
+}
+
+#[cfg(test)]
+mod tests;

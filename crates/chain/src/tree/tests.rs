@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use tipward_sync::peer::wire::bitcoin::CompactTarget;
 
-use super::*;
+use super::{links::skip_depth, *};
 
 mod model;
 

@@ -10,6 +10,7 @@ use std::{
 
 use fastrand::Rng;
 use tipward_chain::{
+    Rule,
     density::{DensityMode, DensityOptions, SlotBound},
     sync::peer::wire::BlockHash,
 };
@@ -207,9 +208,17 @@ impl Scene {
 
     /// What is promised at the end.
     fn check(&self, world: &World) {
-        let tip = world.tip();
-        if !self.stays_bootstrapping {
-            assert_eq!(world.chain.tree().mode(), DensityMode::Online);
+        let (tip, tree) = (world.tip(), world.chain.tree());
+        let mode = if self.stays_bootstrapping { DensityMode::Bootstrapping } else { DensityMode::Online };
+        assert_eq!(tree.mode(), mode);
+        let is_final = tree.irreversible().height > 0;
+        if is_final {
+            // Other branches are forgotten, and whoever follows them is at fault.
+            let irreversible = tree.irreversible().hash;
+            let goes_on = |chain: &&SimChain| chain.iter().any(|block| block.hash == irreversible);
+            for chain in self.chains.iter().filter(goes_on) {
+                assert!(chain.iter().all(|block| world.knows(block)));
+            }
             return;
         }
         for (n, chain) in self.chains.iter().enumerate() {
@@ -290,7 +299,8 @@ fn whatever_honest_peers_have_between_them_the_best_of_it_is_found() {
         }));
         match result {
             Ok(count) => {
-                decided += usize::from(scene.stays_bootstrapping && scene.best().is_some());
+                let is_final = !scene.stays_bootstrapping && scene.options.security < 1000;
+                decided += usize::from(!is_final && scene.best().is_some());
                 reorgs += count;
             }
             Err(panic) => {

@@ -197,6 +197,36 @@ fn orphan_forks_are_back_filled_when_their_peers_come() {
     assert!(world.asks.iter().any(|(_, _, want)| matches!(want, Want::Ancestors { .. })));
 }
 
+/// What it builds on nobody had when it was there first.
+#[test]
+fn a_fork_that_did_not_link_is_tried_again_when_others_come() {
+    // Longer than one answer above our tip, too.
+    for last in [75, 260] {
+        let fork = branch(&trunk(), 30, 2, (61..=75).chain(201..=last));
+        let first = Model { others: vec![trunk()], ..Model::lacking(&fork, &[(40, 64)]) };
+        // What the first one brings of the other chain says nothing of its own.
+        let late = Model::lacking(&trunk(), &[(150, 180)]);
+        let late = Model { others: vec![fork.clone()], joins_at: 10 * SECOND, ..late };
+        let rules = Rules { stays_bootstrapping: true, ..Rules::default() };
+        let mut world = World::with(options(1000, 50), rules, vec![first, late], 1);
+        world.run_to(100 * SECOND);
+        assert!(has_all(&world, &fork) && has_all(&world, &trunk()), "at the first poll after a minute");
+        at_rest(world);
+    }
+}
+
+#[test]
+fn a_peer_whose_tip_falls_to_a_lower_slot_or_stays_in_it_has_another_chain() {
+    for last in [150, 200] {
+        let fork = branch(&trunk(), 60, 2, (121..last - 1).step_by(4).chain([last]));
+        let mut world = World::new(options(1000, 50), vec![Model::new(&trunk()); 2]);
+        world.grow(5 * SECOND, 1, &fork);
+        let world = at_rest(world);
+        assert!(has_all(&world, &fork));
+        assert_eq!((world.tip(), world.reorgs), (tip(&trunk()), 0));
+    }
+}
+
 #[test]
 fn back_fill_goes_no_further_than_it_may() {
     let fork = branch(&trunk(), 10, 2, 150..=349);
@@ -231,6 +261,17 @@ fn what_forks_off_below_the_irreversible_block_is_never_followed() {
 }
 
 #[test]
+fn whoever_brings_what_is_too_deep_for_others_is_not_at_fault() {
+    let fork = branch(&trunk(), 50, 2, 186..=400);
+    let late = Model { joins_at: 5 * SECOND, ..Model::lacking(&fork, &[(186, 250)]) };
+    let helper = Model { others: vec![fork.clone()], ..Model::new(&trunk()) };
+    let mut world = World::new(options(10, 50), vec![helper, late]);
+    world.run();
+    assert_eq!((world.tip(), world.reorgs), (tip(&trunk()), 0));
+    assert!(!world.dropped.iter().any(|(peer, _)| *peer == 0), "{:?}", world.dropped);
+}
+
+#[test]
 fn a_fork_that_parts_above_it_is() {
     let fork = branch(&trunk(), 95, 2, 191..=210);
     let late = Model { joins_at: 5 * SECOND, ..Model::new(&fork) };
@@ -257,6 +298,29 @@ fn a_sink_goes_back_from_a_branch_that_is_forgotten_at_once() {
     let next = branch(&fork, fork.len() - 1, 3, [300, 301]);
     world.grow(world.elapsed() + SECOND, 1, &next);
     assert_eq!(at_rest(world).tip(), tip(&next), "and goes on");
+}
+
+/// A ledger that looks at whole blocks, in the order of the chain.
+#[test]
+fn a_block_that_the_sink_refuses_goes_with_its_descendants_and_comes_never_again() {
+    let (fork, other) = (branch(&trunk(), 60, 2, (123..=190).step_by(3)), branch(&trunk(), 70, 3, [150]));
+    // One that looks at whole blocks too.
+    let honest = Model::new(&trunk()[..80]);
+    let models = vec![Model::new(&trunk()), Model::new(&fork), Model::new(&other), honest];
+    let mut world = World::new(options(1000, 50), models);
+    world.refuses.extend([trunk()[80].hash, fork[62].hash]);
+    world.run();
+    assert_eq!(world.tip(), trunk()[79].hash, "the best of what is left");
+    assert!(!trunk()[80..].iter().chain(&fork[62..]).any(|block| world.knows(block)));
+    assert!(has_all(&world, &other));
+    let rejected = &world.rejected;
+    assert!(rejected.contains(&trunk()[80].hash));
+    // Who has the others' chain for its own may try once more; a new one is refused at its first block.
+    world.join(Model { joins_at: world.elapsed() + SECOND, ..Model::new(&trunk()) });
+    world.join(Model { joins_at: world.elapsed() + SECOND, ..Model::new(&branch(&other, 71, 4, 300..340)) });
+    world.run();
+    assert!(!trunk()[80..].iter().any(|block| world.knows(block)));
+    assert_eq!(world.chain.tree().tip().height, 111, "others go on");
 }
 
 #[test]

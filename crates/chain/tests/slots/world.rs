@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
     time::{Duration, Instant},
 };
 
@@ -40,6 +40,8 @@ enum Due {
     Grow(usize, Vec<SimBlock>),
     /// The sink has done so much.
     Done(usize),
+    /// It refuses a block.
+    Refuse(BlockId),
 }
 
 pub(crate) struct World {
@@ -62,6 +64,10 @@ pub(crate) struct World {
     pub(crate) applied: Vec<BlockId>,
     /// Blocks by their hash, of all that came.
     came: BTreeMap<BlockHash, SimBlock>,
+    /// Blocks that the sink finds to be invalid when it gets them, and whether it waits for the answer to that.
+    pub(crate) refuses: BTreeSet<BlockHash>,
+    refused: Option<BlockId>,
+    pub(crate) rejected: Vec<BlockHash>,
     pub(crate) synced: Vec<(Duration, BlockId)>,
     pub(crate) reorgs: usize,
     /// Which peers were dropped, by their number, and why.
@@ -127,6 +133,9 @@ impl World {
             base: cursor.map_or(0, |cursor| cursor.height + 1),
             applied: Vec::new(),
             came: BTreeMap::new(),
+            refuses: BTreeSet::new(),
+            refused: None,
+            rejected: Vec::new(),
             synced: Vec::new(),
             reorgs: 0,
             dropped: Vec::new(),
@@ -277,6 +286,10 @@ impl World {
                 }
             }
             Due::Done(count) => self.step(Input::Delivered(count)),
+            Due::Refuse(block) => {
+                self.step(Input::Rejected { block, reason: "no good".to_owned() });
+                assert_eq!(self.refused, None, "it is told to go on");
+            }
         }
     }
 
@@ -320,12 +333,24 @@ impl World {
             Output::Hold(_) | Output::Resume(_) | Output::ApplyPart(..) | Output::Abort(_) => {
                 panic!("there is room for all: {output:?}")
             }
+            Output::Rollback(to) if self.refused.is_some() => {
+                self.refused = None;
+                assert_eq!(self.applied.last(), Some(&to), "it is there already");
+            }
             Output::Rollback(to) => {
                 self.reorgs += 1;
                 let kept = (to.height + 1).saturating_sub(self.base) as usize;
                 assert!(kept < self.applied.len(), "it undoes something");
                 self.applied.truncate(kept);
                 assert!(self.applied.last().is_none_or(|last| *last == to));
+            }
+            // What comes before the answer builds on what is refused.
+            Output::Apply(_) if self.refused.is_some() => {}
+            Output::Apply(applied) if self.refuses.contains(&applied.id.hash) => {
+                assert!(!self.rejected.contains(&applied.id.hash), "it comes once");
+                self.refused = Some(applied.id);
+                self.rejected.push(applied.id.hash);
+                self.later(self.now + Duration::from_millis(20), Due::Refuse(applied.id));
             }
             Output::Apply(applied) => {
                 let height = self.base + self.applied.len() as u64;

@@ -131,6 +131,21 @@ fn json_is_all_there_is_on_stdout() {
     );
     let text = listed(&["--verify"]);
     assert!(text.contains("headers  301, of which 0 are on 0 side branches\nall are valid"), "{text}");
+    // To a file and into another directory.
+    let (file, other) = (dir.path().join("headers.bin"), dir.path().join("other"));
+    assert_eq!(listed(&["--export", utf8(&file)]), "301 headers\n");
+    assert_eq!(std::fs::read(&file).unwrap().len(), 301 * 80);
+    let again = run(&["headers", "--data-dir", utf8(dir.path()), "--export", utf8(&file)]);
+    assert_eq!(again.status.code(), Some(1), "a file that is there is not written over");
+    let import = |more: &[&str]| {
+        run(&[&["headers", "--import", utf8(&file), "--data-dir", utf8(&other)], more].concat())
+    };
+    let output = import(&[]);
+    assert_eq!((output.status.code(), stdout(&output)), (Some(2), String::new()));
+    assert_eq!(stderr(&output), "error: headers of which network? Give --network NAME\n");
+    let output = import(&["--network", "btc-regtest", "--json"]);
+    let line: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!((&line["headers"], &line["added"], &line["height"]), (&301.into(), &300.into(), &300.into()));
     // A proof of a transaction, by its block's height and hash.
     let transaction = Block::new(block.raw.clone()).unwrap().transaction(0).unwrap().txid();
     let text = transaction.to_string();

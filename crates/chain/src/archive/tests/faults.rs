@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use super::super::disk::Disk;
 use super::{super::index::Snapshot, chain::*, *};
-use disk::{Fault, FaultyDisk, Left};
-
-mod disk;
+use crate::disk::{
+    Disk,
+    faulty::{Fault, FaultyDisk, Left},
+};
 
 /// What is done to the archive, in steps that count or don't.
 #[derive(Debug, Clone)]
@@ -57,6 +57,7 @@ struct Story {
 }
 
 const DIR: &str = "archive";
+const MIN_DEPTH: u64 = 5;
 
 impl Story {
     fn new() -> Self {
@@ -83,8 +84,46 @@ impl Story {
         Self { steps, blocks: [&trunk[..], &side[10..]].concat() }
     }
 
+    /// A story drawn from a seed: chains that fork off each other, and back to one that was left.
+    fn random(seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut chains = vec![trunk(random.u32(5..20))];
+        let (mut steps, mut current, mut next) = (vec![Step::Append(blocks(&chains[0])[..1].to_vec())], 0, 1);
+        while steps.len() < 16 {
+            let left = chains[current].blocks().len() - next;
+            if left == 0 || random.u8(..4) == 0 {
+                let other = random.usize(..=chains.len());
+                if let Some(chain) = chains.get(other) {
+                    let pairs = chain.blocks().iter().zip(chains[current].blocks()).take(next);
+                    next = pairs.take_while(|(one, two)| one == two).count();
+                } else {
+                    next = next.saturating_sub(random.usize(..8)).max(1);
+                    chains.push(branch(&chains[current], next as u64 - 1, random.u32(1..15)));
+                }
+                current = other;
+                steps.push(Step::Rollback(next as u64 - 1));
+                continue;
+            }
+            let blocks = blocks(&chains[current])[next..next + random.usize(1..=left.min(6))].to_vec();
+            next += blocks.len();
+            let first = blocks[0].clone();
+            steps.push(match random.u8(..4) {
+                0 => Step::Stream(first, blocks[1..].to_vec()),
+                1 => {
+                    next -= blocks.len() - 1;
+                    Step::Abandon(blocks.last().unwrap_or(&first).clone(), random.usize(1..=2), first)
+                }
+                _ => Step::Append(blocks),
+            });
+        }
+        let mut all: Vec<Block> = chains.iter().flat_map(blocks).collect();
+        all.sort_by_key(|block| block.id);
+        all.dedup_by_key(|block| block.id);
+        Self { steps, blocks: all }
+    }
+
     fn open(disk: &FaultyDisk) -> Result<Archive, StoreError> {
-        let limits = Limits { max_bytes: None, max_depth: Some(8), min_depth: 5, segment_size: 1500 };
+        let limits = Limits { max_bytes: None, max_depth: Some(8), min_depth: MIN_DEPTH, segment_size: 1500 };
         Archive::open_on(Arc::new(disk.clone()), Path::new(DIR), &Network::BTC_REGTEST, limits)
     }
 
@@ -93,14 +132,11 @@ impl Story {
         let best: Vec<BlockId> =
             (0..).map_while(|height| archive.by_height(height).unwrap()).map(|block| block.id).collect();
         assert_eq!(archive.cursor().unwrap(), best.last().copied(), "there is a gap");
-        let tip = best.len() as u64;
         let mut known = Vec::new();
         for block in &self.blocks {
             let Some(found) = archive.by_hash(block.id.hash).unwrap() else { continue };
             assert_eq!((found.id, found.size), (block.id, block.size));
-            if found.is_pruned {
-                assert!(block.id.height + 5 < tip, "a block too near to the tip is pruned");
-            } else {
+            if !found.is_pruned {
                 assert_eq!(content(archive, &found), block.bytes(), "wrong bytes");
             }
             known.push(found);
@@ -125,10 +161,14 @@ impl Story {
     fn expected(&self) -> (Vec<Contents>, u64) {
         let disk = FaultyDisk::default();
         let mut archive = Self::open(&disk).unwrap();
-        let mut expected = vec![self.contents(&archive, &disk)];
+        let (mut expected, mut highest) = (vec![self.contents(&archive, &disk)], 0);
         for step in &self.steps {
             step.apply(&mut archive).unwrap();
-            expected.push(self.contents(&archive, &disk));
+            let contents = self.contents(&archive, &disk);
+            highest = contents.best.last().map_or(highest, |tip| highest.max(tip.height));
+            let pruned = contents.known.iter().filter(|block| block.is_pruned);
+            assert!(pruned.map(|block| block.id.height).all(|height| height + MIN_DEPTH <= highest));
+            expected.push(contents);
         }
         drop(archive);
         (expected, disk.operations())
@@ -168,25 +208,8 @@ fn a_crash_at_any_operation_leaves_what_was_applied() {
     let story = Story::new();
     let (expected, operations) = story.expected();
     for number in 0..operations {
-        let disk = FaultyDisk::with(number, Fault::Crash);
-        let done = match Story::open(&disk) {
-            Ok(mut archive) => story.go_on(&mut archive, 0).err().unwrap_or(story.steps.len()),
-            Err(_) => 0,
-        };
-        for left in
-            [Left::Nothing, Left::All].into_iter().chain((0..4).map(|n| Left::Parts(n * operations + number)))
-        {
-            let disk = disk.crashed(left);
-            let mut archive =
-                Story::open(&disk).unwrap_or_else(|error| panic!("operation {number}, {left:?}: {error}"));
-            let found = story.contents(&archive, &disk);
-            let at = expected.iter().rposition(|contents| *contents == found);
-            let at = at.unwrap_or_else(|| panic!("operation {number}, {left:?}: {found:?}"));
-            assert!((done..=done + 1).contains(&at), "operation {number}, {left:?}: {at} of {done} steps");
-            // And it can go on.
-            assert_eq!(story.go_on(&mut archive, at), Ok(()));
-            assert_eq!(story.contents(&archive, &disk), *expected.last().unwrap());
-        }
+        let random = (0..4).map(|n| Left::Parts(n * operations + number));
+        story.crash(&expected, number, [Left::Nothing, Left::All].into_iter().chain(random));
     }
 }
 
@@ -194,32 +217,82 @@ fn a_crash_at_any_operation_leaves_what_was_applied() {
 fn an_error_at_any_operation_costs_nothing_but_the_call() {
     let story = Story::new();
     let (expected, operations) = story.expected();
-    for (number, fault) in (0..operations).flat_map(|number| [(number, Fault::Fail), (number, Fault::Tear)]) {
+    for number in 0..operations {
+        story.fail(&expected, number, Fault::Fail);
+        story.fail(&expected, number, Fault::Tear);
+    }
+}
+
+/// `TIPWARD_FAULT_STORIES` sets how many, 30 unless set.
+#[test]
+fn so_it_is_in_any_story() {
+    let stories =
+        std::env::var("TIPWARD_FAULT_STORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(30);
+    for seed in 0..stories {
+        println!("story {seed}");
+        let story = Story::random(seed);
+        let (expected, operations) = story.expected();
+        let mut random = fastrand::Rng::with_seed(seed);
+        for _ in 0..10 {
+            let left = (0..2).map(|_| Left::Parts(random.u64(..))).collect::<Vec<_>>();
+            story.crash(&expected, random.u64(..operations), left.into_iter());
+            story.fail(&expected, random.u64(..operations), Fault::Fail);
+            story.fail(&expected, random.u64(..operations), Fault::Tear);
+        }
+    }
+}
+
+impl Story {
+    /// Crashes at an operation, and looks at what is left, in each of these cases.
+    fn crash(&self, expected: &[Contents], number: u64, cases: impl Iterator<Item = Left>) {
+        let disk = FaultyDisk::with(number, Fault::Crash);
+        let done = match Self::open(&disk) {
+            Ok(mut archive) => self.go_on(&mut archive, 0).err().unwrap_or(self.steps.len()),
+            Err(_) => 0,
+        };
+        for left in cases {
+            let case = format!("a crash at operation {number}, {left:?}, {done} steps done");
+            let disk = disk.crashed(left);
+            let mut archive = Self::open(&disk).unwrap_or_else(|error| panic!("{case}: {error}"));
+            let at = self.find(&archive, &disk, expected, done, &case);
+            // And it can go on.
+            assert_eq!(self.go_on(&mut archive, at), Ok(()), "{case}");
+            assert_eq!(self.contents(&archive, &disk), *expected.last().unwrap(), "{case}");
+        }
+    }
+
+    /// Lets an operation fail and goes on.
+    fn fail(&self, expected: &[Contents], number: u64, fault: Fault) {
+        let case = format!("{fault:?} at operation {number}");
         let disk = FaultyDisk::with(number, fault);
-        let mut archive = Story::open(&disk)
-            .or_else(|_| Story::open(&disk))
-            .unwrap_or_else(|error| panic!("operation {number}, {fault:?}: {error}"));
-        if let Err(done) = story.go_on(&mut archive, 0) {
+        let opened = Self::open(&disk).or_else(|_| Self::open(&disk));
+        let mut archive = opened.unwrap_or_else(|error| panic!("{case}: {error}"));
+        if let Err(done) = self.go_on(&mut archive, 0) {
             // The same call again, or, if the index wants that, with an archive that was opened again.
-            if let Err(again) = story.go_on(&mut archive, done) {
-                assert_eq!(again, done);
+            if let Err(again) = self.go_on(&mut archive, done) {
+                assert_eq!(again, done, "{case}");
                 drop(archive);
-                archive = Story::open(&disk).unwrap();
-                let found = story.contents(&archive, &disk);
-                let at = expected.iter().rposition(|contents| *contents == found).unwrap();
-                assert!(
-                    (done..=done + 1).contains(&at),
-                    "operation {number}, {fault:?}: {at} of {done} steps"
-                );
-                assert_eq!(story.go_on(&mut archive, at), Ok(()));
+                archive = Self::open(&disk).unwrap();
+                let at = self.find(&archive, &disk, expected, done, &case);
+                assert_eq!(self.go_on(&mut archive, at), Ok(()), "{case}");
             }
         }
         drop(archive);
-        let archive = Story::open(&disk).unwrap();
-        assert_eq!(
-            story.contents(&archive, &disk),
-            *expected.last().unwrap(),
-            "operation {number}, {fault:?}"
-        );
+        let archive = Self::open(&disk).unwrap();
+        assert_eq!(self.contents(&archive, &disk), *expected.last().unwrap(), "{case}");
+    }
+
+    /// How many steps the archive has seen, which is as many as are done, or one more.
+    fn find(
+        &self,
+        archive: &Archive,
+        disk: &FaultyDisk,
+        expected: &[Contents],
+        done: usize,
+        case: &str,
+    ) -> usize {
+        let found = self.contents(archive, disk);
+        let at = (done..=done + 1).find(|at| expected.get(*at) == Some(&found));
+        at.unwrap_or_else(|| panic!("{case}: {found:?}"))
     }
 }

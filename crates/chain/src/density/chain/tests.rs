@@ -160,11 +160,14 @@ fn what_was_rejected_is_not_taken_again_nor_what_builds_on_it() {
     let (mut chain, rules) = chain(10);
     accept(&mut chain, &[draft(1, 0, 1), draft(2, 1, 2), draft(3, 2, 3)]).unwrap();
     accept(&mut chain, &[draft(12, 1, 2)]).unwrap();
-    let rejection = chain.reject(id(2)).unwrap();
+    let rejection = chain.give_up(id(2)).unwrap();
     assert_eq!(rejection.gone, [id(2), id(3)]);
     assert_eq!(rejection.update, Some(Update { keep: 2, append: vec![id(12)] }));
     assert_eq!(rules.0.lock().unwrap().forgotten, [id(2), id(3)]);
-    assert_eq!((chain.reject(id(2)), chain.reject(id(0))), (None, None));
+    assert_eq!(chain.reject(id(2), "again").unwrap(), None);
+    let error = chain.reject(id(0), "why").unwrap_err().to_string();
+    assert_eq!(error, format!("block {} can't be given up (why): it is irreversible, or unknown", id(0)));
+    assert_eq!((chain.ancestor(id(12), 1), chain.ancestor(id(2), 1)), (Some(id(1)), None));
     for again in [draft(2, 1, 2), draft(3, 2, 3), draft(4, 3, 4), draft(5, 4, 5)] {
         let error = accept(&mut chain, &[again]).unwrap_err();
         assert_eq!(error, format!("block {}, or what it builds on, was rejected", id(again.n)));
@@ -217,9 +220,11 @@ fn at_the_tip_what_is_deep_gets_irreversible_and_other_branches_go() {
     chain.caught_up();
     assert_eq!((chain.irreversible(), chain.tree().len()), (2, 4));
     assert_eq!(rules.0.lock().unwrap().forgotten, [id(12)]);
-    let error = accept(&mut chain, &[draft(13, 1, 3)]).unwrap_err();
+    let refused = chain.accept(&headers(&[draft(13, 1, 3)])).unwrap_err();
+    assert!(matches!(refused, RefusedHeaders::TooDeep(_)), "nobody need be at fault");
+    let error = refused.to_string();
     assert!(error.contains("forks off below the irreversible block"), "{error}");
-    assert_eq!(chain.reject(id(2)), None);
+    assert!(chain.reject(id(2), "too late").is_err());
     chain.set_mode(DensityMode::Bootstrapping);
     assert_eq!(chain.tree().mode(), DensityMode::Bootstrapping);
 }

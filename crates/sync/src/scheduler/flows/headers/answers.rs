@@ -54,7 +54,9 @@ impl HeadersFlow {
             Err(RefusedHeaders::UnknownParent { .. }) => {
                 return self.unlinked(id, headers.len(), end.hash, chain);
             }
-            Err(RefusedHeaders::Invalid(reason)) => return self.drop_peer(id, Fault::InvalidHeaders(reason)),
+            Err(RefusedHeaders::Invalid(reason) | RefusedHeaders::TooDeep(reason)) => {
+                return self.drop_peer(id, Fault::InvalidHeaders(reason));
+            }
             Err(RefusedHeaders::Store(reason)) => return self.outputs.push_back(FlowOutput::Failed(reason)),
         };
         let (is_new, last) = (accepted.added > 0, accepted.last.and_then(|last| chain.find(last)));
@@ -64,7 +66,9 @@ impl HeadersFlow {
         let is_news = last.is_some_and(|last| self.shows(id, last, chain));
         // Cut short where a limit was reached: more is not wanted.
         let is_whole = last.is_some_and(|last| last.hash == end.hash);
-        let has_more = more && is_whole && !self.is_at_stop(chain);
+        // A chain that had to show its work first has to be asked for again, from below.
+        let is_asked_again = || last.is_some_and(|last| chain.locator(last.hash).first() != Some(&last.hash));
+        let has_more = is_whole && !self.is_at_stop(chain) && (more || is_asked_again());
         if self.repeats(id, last.filter(|_| has_more && !is_new)) {
             return self.drop_peer(id, Fault::RepeatedHeaders);
         }

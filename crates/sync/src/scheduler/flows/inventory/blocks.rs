@@ -181,7 +181,7 @@ impl InventoryFlow {
                     self.want(hash, id, Reason::Listed);
                     self.requests.put_off(now, hash);
                 }
-                Err(RefusedHeaders::Invalid(reason)) => {
+                Err(RefusedHeaders::Invalid(reason) | RefusedHeaders::TooDeep(reason)) => {
                     self.reject(hash);
                     self.drop_peer(now, id, Fault::InvalidBlock { block: hash, reason });
                 }

@@ -135,7 +135,7 @@ impl RangeFlow {
             RefusedHeaders::UnknownParent { .. } => {
                 self.kept.keep(block, self.options.window.min(context.room), context.byte_room);
             }
-            RefusedHeaders::Invalid(reason) => {
+            RefusedHeaders::Invalid(reason) | RefusedHeaders::TooDeep(reason) => {
                 let fault = Fault::InvalidBlock { block: block.header.hash, reason };
                 self.drop_peer(block.server, fault);
             }

@@ -185,8 +185,9 @@ impl SlotFlow {
             // Further up, no way leads from what it sends to the tree: it is looked first whether one does from here.
             peer.has_told = true;
             peer.ended = peer.ended.max(Some(peer.claimed));
-            if question.came >= count && peer.highest > question.highest {
-                // Its tip is further than it said.
+            let has_more = peer.highest > question.highest || peer.was_useful && peer.strayed.is_some();
+            if question.came >= count && has_more {
+                // Its tip is further than it said, or than what links so far.
                 peer.has_news = true;
                 if peer.was_useful {
                     peer.deaf_until = now;

@@ -129,6 +129,8 @@ impl SlotFlow {
                     }
                 }
                 Err(RefusedHeaders::UnknownParent { .. }) => self.keep(step, context),
+                // Who brings such a block need not follow it: it may have been asked for what others follow.
+                Err(RefusedHeaders::TooDeep(_)) => self.reject(hash),
                 Err(RefusedHeaders::Invalid(reason)) => {
                     self.reject(hash);
                     self.drop_peer(server, Fault::InvalidBlock { block: hash, reason });

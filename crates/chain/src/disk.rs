@@ -1,18 +1,26 @@
-//! All that the archive does to the disk goes through here, so that tests can let any of it fail.
+//! All that the stores do to the disk goes through here, so that tests can let any of it fail.
 
 use std::{
     fmt,
     fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
-    path::Path,
+    path::{Path, PathBuf},
+    sync::mpsc::{SyncSender, sync_channel},
+    thread,
 };
 
 use redb::{Database, DatabaseError};
 
-use crate::store::shared;
+use crate::{StoreError, store::shared};
+
+#[cfg(test)]
+pub(crate) mod faulty;
+
+/// A file is synced while it is written whenever it has grown by so many bytes.
+const EARLY: usize = 16 << 20;
 
 /// Files by path. What was written is durable once its file was synced, and a name that came or went once its directory was.
-pub(super) trait Disk: fmt::Debug + Send + Sync {
+pub(crate) trait Disk: fmt::Debug + Send + Sync {
     /// Creates a directory and its parents where they are not there.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
 
@@ -36,7 +44,7 @@ pub(super) trait Disk: fmt::Debug + Send + Sync {
 }
 
 /// A file that is open for writing.
-pub(super) trait DiskFile: fmt::Debug + Send {
+pub(crate) trait DiskFile: fmt::Debug + Send {
     fn len(&self) -> io::Result<u64>;
     fn set_len(&mut self, len: u64) -> io::Result<()>;
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
@@ -45,7 +53,7 @@ pub(super) trait DiskFile: fmt::Debug + Send {
 
 /// The file system.
 #[derive(Debug)]
-pub(super) struct FileSystem;
+pub(crate) struct FileSystem;
 
 impl Disk for FileSystem {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
@@ -67,7 +75,7 @@ impl Disk for FileSystem {
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
-        Ok(Box::new(file))
+        Ok(Box::new(EarlyFile { file, path: path.to_owned(), waiting: 0, early: None }))
     }
 
     fn read(&self, path: &Path, offset: u64) -> io::Result<Box<dyn Read + Send>> {
@@ -77,7 +85,9 @@ impl Disk for FileSystem {
     }
 
     fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
-        std::fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        std::fs::read_dir(here(dir))?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect()
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -91,28 +101,75 @@ impl Disk for FileSystem {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         // Elsewhere a directory can't be opened, and names are durable by themselves.
         if cfg!(unix) {
-            let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-            File::open(dir)?.sync_all()?;
+            File::open(here(dir))?.sync_all()?;
         }
         Ok(())
     }
 }
 
-impl DiskFile for File {
+/// A file of which much is on the disk already when somebody waits for it to be: a thread syncs it while it is written.
+#[derive(Debug)]
+struct EarlyFile {
+    file: File,
+    path: PathBuf,
+    /// How many bytes were written since the thread was told.
+    waiting: usize,
+    /// The thread, from when it is first needed. It ends when this does.
+    early: Option<SyncSender<()>>,
+}
+
+impl EarlyFile {
+    fn sync_early(&mut self) -> io::Result<()> {
+        if self.early.is_none() {
+            // Opened again: an error that the thread meets is reported to it alone, and once more to who waits.
+            let file = OpenOptions::new().write(true).open(&self.path)?;
+            let (early, told) = sync_channel(1);
+            let work = move || told.iter().for_each(|()| drop(file.sync_data()));
+            thread::Builder::new().name("tipward-archive".to_owned()).spawn(work)?;
+            self.early = Some(early);
+        }
+        // If it is told already, that is enough.
+        self.early.as_ref().map(|early| early.try_send(()));
+        Ok(())
+    }
+}
+
+impl DiskFile for EarlyFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn set_len(&mut self, len: u64) -> io::Result<()> {
-        File::set_len(self, len)
+        self.file.set_len(len)
     }
 
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.seek(SeekFrom::Start(offset))?;
-        self.write_all(bytes)
+        self.file.seek(SeekFrom::Start(offset))?;
+        self.file.write_all(bytes)?;
+        self.waiting += bytes.len();
+        if self.waiting >= EARLY {
+            self.waiting = 0;
+            // If it can't be, whoever syncs waits longer.
+            self.sync_early().ok();
+        }
+        Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.sync_data()
+        self.waiting = 0;
+        self.file.sync_data()
     }
+}
+
+/// Removes a file, if it is there.
+pub(crate) fn remove(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
+    match disk.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io(path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// The directory of a path without one.
+fn here(dir: &Path) -> &Path {
+    if dir.as_os_str().is_empty() { Path::new(".") } else { dir }
 }

@@ -10,14 +10,12 @@ use std::{
 
 use redb::{BackendError, Database, DatabaseError, StorageBackend};
 
-use crate::{
-    archive::disk::{Disk, DiskFile},
-    store::shared,
-};
+use super::{Disk, DiskFile};
+use crate::store::shared;
 
 /// What happens to one of the operations that change something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// It fails and does nothing.
     Fail,
     /// It fails half way: a write is cut short, all else is done.
@@ -28,7 +26,7 @@ pub(super) enum Fault {
 
 /// What a crash leaves of what was not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Left {
+pub(crate) enum Left {
     Nothing,
     All,
     /// Of each change all, nothing or a part, drawn from a seed.
@@ -37,7 +35,7 @@ pub(super) enum Left {
 
 /// The disk. Clones are the same one.
 #[derive(Debug, Clone, Default)]
-pub(super) struct FaultyDisk(Arc<Mutex<State>>);
+pub(crate) struct FaultyDisk(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -90,24 +88,24 @@ impl NameChange {
 
 impl FaultyDisk {
     /// A disk on which that happens to the operation of that number, from 0.
-    pub(super) fn with(number: u64, fault: Fault) -> Self {
+    pub(crate) fn with(number: u64, fault: Fault) -> Self {
         let disk = Self::default();
         disk.state().fault = Some((number, fault));
         disk
     }
 
     /// How many operations have changed something.
-    pub(super) fn operations(&self) -> u64 {
+    pub(crate) fn operations(&self) -> u64 {
         self.state().operations
     }
 
     /// The names of all files.
-    pub(super) fn files(&self) -> Vec<PathBuf> {
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
         self.state().names.keys().cloned().collect()
     }
 
     /// The disk after a crash.
-    pub(super) fn crashed(&self, left: Left) -> Self {
+    pub(crate) fn crashed(&self, left: Left) -> Self {
         let state = self.state();
         let mut random = fastrand::Rng::with_seed(if let Left::Parts(seed) = left { seed } else { 0 });
         let mut after = State::default();
