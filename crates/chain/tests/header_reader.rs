@@ -60,6 +60,8 @@ fn what_is_wrong_with_a_file_is_said_in_a_line() {
     let other = HeaderReader::open(&path, &Network::BTC, None).unwrap_err();
     assert!(matches!(other, StoreError::OtherNetwork { .. }), "{other}");
     drop(store);
+    // Who goes on with it sees that as well.
+    assert_eq!(HeaderChain::open(&path, &NETWORK, None).unwrap_err().to_string(), error);
 
     // A header of which everything is right but the work.
     let path = dir.path().join("weak.redb");
@@ -72,4 +74,6 @@ fn what_is_wrong_with_a_file_is_said_in_a_line() {
     store.flush().unwrap();
     let error = HeaderReader::open(&path, &NETWORK, None).unwrap_err().to_string();
     assert!(error.contains("header 0: ") && error.contains("lacks proof of work"), "{error}");
+    drop(store);
+    assert_eq!(HeaderChain::open(&path, &NETWORK, None).unwrap_err().to_string(), error);
 }
