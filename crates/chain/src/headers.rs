@@ -220,10 +220,13 @@ impl HeaderChain {
         };
         let ready = presync.take(new, &facts, self.rules.min_work()).map_err(invalid)?;
         let shown = Accepted { added: new.len(), last: new.last().map(|last| last.hash), update: None };
+        // Another peer may have shown them before.
+        let known = ready.iter().take_while(|header| self.tree.get(header.hash).is_some()).count();
+        let ready = &ready[known..];
         let Some(parent) = ready.first().and_then(|first| self.tree.get(first.parent)) else {
             return Ok(shown);
         };
-        let Accepted { update, .. } = self.let_in(&ready, parent)?;
+        let Accepted { update, .. } = self.let_in(ready, parent)?;
         Ok(Accepted { update, ..shown })
     }
 

@@ -143,3 +143,25 @@ async fn a_node_asks_twice() {
         server.shutdown().await;
     }
 }
+
+/// Two peers show the same chain, one a step behind the other.
+#[test]
+fn what_two_peers_show_is_stored_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = known_to_have(18_000);
+    let headers = run(network.genesis_hash(), 18_500, 1);
+    let mut chain = open(&dir, network);
+    let mut from = [chain.tip().hash; 2];
+    for turn in 0..60 {
+        let from = &mut from[turn % 2];
+        *from = chain.accept(answer(&headers, &chain.locator(*from))).unwrap().last.unwrap_or(*from);
+    }
+    for _ in 0..2 {
+        assert_eq!(chain.tree().len(), 18_501);
+        for header in headers.iter().step_by(500) {
+            assert_eq!(chain.header(header.hash).unwrap().as_ref(), Some(header));
+        }
+        drop(chain);
+        chain = open(&dir, network);
+    }
+}
