@@ -5,7 +5,7 @@ use std::{error::Error, path::Path, sync::Arc, time::UNIX_EPOCH};
 use tipward_sync::{
     Accepted, Block, BlockHead, BlockId, Chain, RefusedHeaders, Update,
     peer::{
-        UnixTime,
+        PeerId, UnixTime,
         wire::{BlockHash, Header},
     },
 };
@@ -166,6 +166,40 @@ impl HeaderChain {
         }
     }
 
+    /// Takes headers, which a peer has shown or a user has given.
+    fn accept_by(&mut self, peer: Option<PeerId>, headers: &[Header]) -> Result<Accepted, RefusedHeaders> {
+        let Some(first) = headers.first() else { return Ok(Accepted { added: 0, last: None, update: None }) };
+        let is_linked = |pair: &[Header]| pair[1].parent == pair[0].hash;
+        if let Some(stray) = headers.windows(2).find(|pair| !is_linked(pair)) {
+            return Err(RefusedHeaders::Invalid(Arc::new(HeaderError::NotLinked { hash: stray[1].hash })));
+        }
+        let known = headers.iter().take_while(|header| self.tree.get(header.hash).is_some()).count();
+        let (known, new) = headers.split_at(known);
+        let Some(next) = new.first() else {
+            return Ok(Accepted { added: 0, last: known.last().map(|header| header.hash), update: None });
+        };
+        let invalid = |error| RefusedHeaders::Invalid(Arc::new(error));
+        let Some(parent) = self.tree.get(next.parent) else {
+            if self.presync.as_ref().is_some_and(|presync| presync.expects(peer, next.parent)) {
+                return self.look(peer, new);
+            }
+            self.rejected.check(next).map_err(invalid)?;
+            return Err(RefusedHeaders::UnknownParent { parent: first.parent });
+        };
+        let below = parent.height + 1;
+        if parent.height < self.start.height {
+            let (hash, checkpoint) = (next.hash, self.start.height);
+            return Err(invalid(HeaderError::BelowCheckpoint { hash, height: below, checkpoint }));
+        }
+        let new = &new[..self.wanted(parent.hash, below, new.len())];
+        new.iter().try_for_each(|header| self.rejected.check(header)).map_err(invalid)?;
+        if self.has_to_show(peer, parent, new).map_err(invalid)? {
+            self.look(peer, new)
+        } else {
+            self.let_in(new, parent)
+        }
+    }
+
     /// Checks and stores headers on top of one in the tree.
     fn let_in(&mut self, new: &[Header], parent: BlockId) -> Result<Accepted, RefusedHeaders> {
         let len = self.tree.len();
@@ -190,14 +224,19 @@ impl HeaderChain {
     }
 
     /// Whether headers have to show the work of what follows them before they are let in.
-    fn has_to_show(&mut self, parent: BlockId, new: &[Header]) -> Result<bool, HeaderError> {
+    fn has_to_show(
+        &mut self,
+        peer: Option<PeerId>,
+        parent: BlockId,
+        new: &[Header],
+    ) -> Result<bool, HeaderError> {
         let (min, work) = (self.rules.min_work(), |hash| self.tree.work(hash).unwrap_or_default());
         let Some(presync) = &mut self.presync else { return Ok(false) };
         if work(self.tree.tip().hash) >= min {
             presync.clear();
             return Ok(false);
         }
-        if presync.expects(parent.hash) {
+        if presync.expects(peer, parent.hash) {
             return Ok(true);
         }
         let (facts, read) = self.rules.read_all(new);
@@ -205,25 +244,28 @@ impl HeaderChain {
         let before = work(parent.hash);
         let is_weak = facts.iter().fold(before, |sum, facts| sum + facts.work) < min;
         if is_weak {
-            presync.begin(parent, before);
+            presync.begin(peer, parent, before);
         }
         Ok(is_weak)
     }
 
     /// Looks at headers that have to show their work, and lets in those that have.
-    fn look(&mut self, new: &[Header]) -> Result<Accepted, RefusedHeaders> {
+    fn look(&mut self, peer: Option<PeerId>, new: &[Header]) -> Result<Accepted, RefusedHeaders> {
         let invalid = |error| RefusedHeaders::Invalid(Arc::new(error));
         let (facts, read) = self.rules.read_all(new);
         read.map_err(invalid)?;
         let Some(presync) = &mut self.presync else {
             return Ok(Accepted { added: 0, last: None, update: None });
         };
-        let ready = presync.take(new, &facts, self.rules.min_work()).map_err(invalid)?;
+        let ready = presync.take(peer, new, &facts, self.rules.min_work()).map_err(invalid)?;
         let shown = Accepted { added: new.len(), last: new.last().map(|last| last.hash), update: None };
+        // Another peer may have brought them before.
+        let known = ready.iter().take_while(|header| self.tree.get(header.hash).is_some()).count();
+        let ready = &ready[known..];
         let Some(parent) = ready.first().and_then(|first| self.tree.get(first.parent)) else {
             return Ok(shown);
         };
-        let Accepted { update, .. } = self.let_in(&ready, parent)?;
+        let Accepted { update, .. } = self.let_in(ready, parent)?;
         Ok(Accepted { update, ..shown })
     }
 
@@ -292,35 +334,16 @@ impl Chain for HeaderChain {
     }
 
     fn accept(&mut self, headers: &[Header]) -> Result<Accepted, RefusedHeaders> {
-        let Some(first) = headers.first() else { return Ok(Accepted { added: 0, last: None, update: None }) };
-        let is_linked = |pair: &[Header]| pair[1].parent == pair[0].hash;
-        if let Some(stray) = headers.windows(2).find(|pair| !is_linked(pair)) {
-            return Err(RefusedHeaders::Invalid(Arc::new(HeaderError::NotLinked { hash: stray[1].hash })));
-        }
-        let known = headers.iter().take_while(|header| self.tree.get(header.hash).is_some()).count();
-        let (known, new) = headers.split_at(known);
-        let Some(next) = new.first() else {
-            return Ok(Accepted { added: 0, last: known.last().map(|header| header.hash), update: None });
-        };
-        let invalid = |error| RefusedHeaders::Invalid(Arc::new(error));
-        let Some(parent) = self.tree.get(next.parent) else {
-            if self.presync.as_ref().is_some_and(|presync| presync.expects(next.parent)) {
-                return self.look(new);
-            }
-            self.rejected.check(next).map_err(invalid)?;
-            return Err(RefusedHeaders::UnknownParent { parent: first.parent });
-        };
-        let below = parent.height + 1;
-        if parent.height < self.start.height {
-            let (hash, checkpoint) = (next.hash, self.start.height);
-            return Err(invalid(HeaderError::BelowCheckpoint { hash, height: below, checkpoint }));
-        }
-        let new = &new[..self.wanted(parent.hash, below, new.len())];
-        new.iter().try_for_each(|header| self.rejected.check(header)).map_err(invalid)?;
-        if self.has_to_show(parent, new).map_err(invalid)? {
-            self.look(new)
-        } else {
-            self.let_in(new, parent)
+        self.accept_by(None, headers)
+    }
+
+    fn accept_from(&mut self, peer: PeerId, headers: &[Header]) -> Result<Accepted, RefusedHeaders> {
+        self.accept_by(Some(peer), headers)
+    }
+
+    fn lost(&mut self, peer: PeerId) {
+        if let Some(presync) = &mut self.presync {
+            presync.forget(peer);
         }
     }
 

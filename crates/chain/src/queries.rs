@@ -10,7 +10,10 @@ use std::{
 
 use tipward_sync::{
     Accepted, Block, BlockHead, BlockId, Chain, Past, RefusedHeaders, Update,
-    peer::wire::{BlockHash, Header},
+    peer::{
+        PeerId,
+        wire::{BlockHash, Header},
+    },
 };
 
 use crate::{HeaderChain, HeaderNode, StoreError};
@@ -196,6 +199,14 @@ impl Chain for SharedChain {
 
     fn accept(&mut self, headers: &[Header]) -> Result<Accepted, RefusedHeaders> {
         self.change(|chain| chain.accept(headers))
+    }
+
+    fn accept_from(&mut self, peer: PeerId, headers: &[Header]) -> Result<Accepted, RefusedHeaders> {
+        self.change(|chain| chain.accept_from(peer, headers))
+    }
+
+    fn lost(&mut self, peer: PeerId) {
+        self.change(|chain| chain.lost(peer));
     }
 
     fn reject(

@@ -2,7 +2,10 @@
 
 use std::{error::Error, fmt, sync::Arc};
 
-use tipward_peer::wire::{BlockHash, Header};
+use tipward_peer::{
+    PeerId,
+    wire::{BlockHash, Header},
+};
 
 use crate::Block;
 
@@ -112,6 +115,18 @@ pub trait Chain: Send + 'static {
     /// # Errors
     /// They break a rule, or can't be stored; nothing of them is kept then.
     fn accept(&mut self, headers: &[Header]) -> Result<Accepted, RefusedHeaders>;
+
+    /// The same for headers of this peer: a chain that looks at headers before it takes them tells peers apart, so that none can
+    /// be in another's way.
+    ///
+    /// # Errors
+    /// As of [`accept`](Self::accept).
+    fn accept_from(&mut self, _peer: PeerId, headers: &[Header]) -> Result<Accepted, RefusedHeaders> {
+        self.accept(headers)
+    }
+
+    /// This peer is gone: what it has begun to show is not waited for.
+    fn lost(&mut self, _peer: PeerId) {}
 
     /// Gives up a block that breaks a rule which its header does not show, and everything that builds on it, for good: headers
     /// of that branch are refused from now on. Returns how the best chain changed, if it did. By default a chain does not

@@ -13,7 +13,10 @@ use std::{
 
 use tipward_sync::{
     BlockId,
-    peer::wire::{BlockHash, Header, bitcoin::Work},
+    peer::{
+        PeerId,
+        wire::{BlockHash, Header, bitcoin::Work},
+    },
 };
 
 use crate::{HeaderError, HeaderFacts};
@@ -22,9 +25,9 @@ use crate::{HeaderError, HeaderFacts};
 const PERIOD: u64 = 600;
 /// So many headers have to agree with their bits before one is let in.
 pub(super) const AHEAD: usize = 24 * PERIOD as usize;
-/// How many chains are looked at at a time; the one that has got on least recently goes. Each takes a bit for every 600 headers,
-/// and at the second look some 2.5 MiB.
-const MAX_RUNS: usize = 8;
+/// How many chains are looked at at a time, one of each peer: more than there are peers, if the user has not asked for more. The
+/// one that has got on least recently goes. Each takes a bit for every 600 headers, and at the second look some 2.5 MiB.
+const MAX_RUNS: usize = 64;
 /// The most headers of a chain that are looked at: at ten minutes each, 160 years.
 const MAX_HEADERS: u64 = 1 << 23;
 
@@ -39,6 +42,8 @@ pub(super) struct Presync {
 /// A chain of headers on top of one in the tree.
 #[derive(Debug)]
 struct Run {
+    /// Who shows it. Nobody else can get on with it, or lead it elsewhere.
+    peer: Option<PeerId>,
     start: BlockId,
     /// Work of the chain up to `start`.
     before: Work,
@@ -73,18 +78,29 @@ impl Presync {
         Some((run.start, run.look == Look::Again))
     }
 
-    /// Whether the next header of a chain that is being looked at is a child of this.
-    pub(super) fn expects(&self, parent: BlockHash) -> bool {
-        self.position(parent).is_some()
+    /// Whether the next header of the chain that this peer shows is a child of this.
+    pub(super) fn expects(&self, peer: Option<PeerId>, parent: BlockHash) -> bool {
+        self.position(peer, parent).is_some()
     }
 
-    /// Begins to look at a chain on top of a header in the tree that has this work.
-    pub(super) fn begin(&mut self, start: BlockId, work: Work) {
+    /// Begins to look at a chain of this peer, instead of what it has shown before, on top of a header in the tree that has this
+    /// work.
+    pub(super) fn begin(&mut self, peer: Option<PeerId>, start: BlockId, work: Work) {
+        self.runs.retain(|run| run.peer != peer);
         if self.runs.len() == MAX_RUNS {
             self.runs.pop_front();
         }
         let (bits, held) = (Vec::new(), VecDeque::new());
-        self.runs.push_back(Run { start, before: work, look: Look::First, last: start, work, bits, held });
+        self.runs.push_back(Run {
+            peer,
+            start,
+            before: work,
+            look: Look::First,
+            last: start,
+            work,
+            bits,
+            held,
+        });
     }
 
     /// Takes headers of which the first is the child of one that is [expected](Self::expects), with what they say. The chain
@@ -94,17 +110,23 @@ impl Presync {
     /// They are not those of the first look, or too many; the chain is forgotten.
     pub(super) fn take(
         &mut self,
+        peer: Option<PeerId>,
         headers: &[Header],
         facts: &[HeaderFacts],
         needed: Work,
     ) -> Result<Vec<Header>, HeaderError> {
-        let at = headers.first().and_then(|first| self.position(first.parent));
+        let at = headers.first().and_then(|first| self.position(peer, first.parent));
         let Some(mut run) = at.and_then(|at| self.runs.remove(at)) else { return Ok(Vec::new()) };
         let ready = run.take(headers, facts, needed, &self.secret)?;
         if run.look != Look::Second || run.work < needed {
             self.runs.push_back(run);
         }
         Ok(ready)
+    }
+
+    /// Forgets what this peer has shown.
+    pub(super) fn forget(&mut self, peer: PeerId) {
+        self.runs.retain(|run| run.peer != Some(peer));
     }
 
     /// Forgets all: the tree has the work that it takes.
@@ -118,9 +140,8 @@ impl Presync {
         self.runs.len()
     }
 
-    /// One that has to be asked for again comes first.
-    fn position(&self, parent: BlockHash) -> Option<usize> {
-        self.runs.iter().position(|run| run.expects() == parent)
+    fn position(&self, peer: Option<PeerId>, parent: BlockHash) -> Option<usize> {
+        self.runs.iter().position(|run| run.peer == peer && run.expects() == parent)
     }
 }
 

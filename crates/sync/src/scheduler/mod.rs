@@ -315,6 +315,7 @@ impl Scheduler {
             FlowOutput::Ask(peer, want) => self.outputs.push_back(Output::Ask(peer, want)),
             FlowOutput::Drop(peer, fault) => {
                 self.forget(peer);
+                chain.lost(peer);
                 self.outputs.push_back(Output::Drop(peer, fault));
             }
             FlowOutput::Penalise(peer, fault) => self.outputs.push_back(Output::Penalise(peer, fault)),

@@ -1,5 +1,8 @@
 use tipward_simnet::{Behaviour, ChainSpec, SimNode};
-use tipward_sync::{Event, peer::wire::bitcoin::Work};
+use tipward_sync::{
+    Event,
+    peer::{PeerId, wire::bitcoin::Work},
+};
 
 use super::*;
 use crate::{Node, headers::presync::AHEAD};
@@ -84,11 +87,17 @@ fn easy_headers_take_no_memory() {
     let mut chain = open(&dir, network);
     for seed in 0..20 {
         let easy = run(network.genesis_hash(), 2 * BATCH, 10_000 * seed);
-        assert_eq!(chain.accept(&easy[..BATCH]).unwrap().update, None);
-        assert_eq!(chain.accept(&easy[BATCH..]).unwrap().update, None);
+        let peer = PeerId(u64::from(seed) % 5);
+        assert_eq!(chain.accept_from(peer, &easy[..BATCH]).unwrap().update, None);
+        assert_eq!(chain.accept_from(peer, &easy[BATCH..]).unwrap().update, None);
     }
     assert_eq!(chain.tree().len(), 1);
-    assert_eq!(chain.presync.as_ref().unwrap().len(), 8);
+    assert_eq!(chain.presync.as_ref().unwrap().len(), 5, "one of each peer");
+    let first = run(network.genesis_hash(), 1, 1);
+    (0..100).for_each(|peer| drop(chain.accept_from(PeerId(peer), &first).unwrap()));
+    assert_eq!(chain.presync.as_ref().unwrap().len(), 64);
+    (0..100).for_each(|peer| chain.lost(PeerId(peer)));
+    assert_eq!(chain.presync.as_ref().unwrap().len(), 0);
     // One without work is none, now as ever.
     let mut lazy = mined(network.genesis_hash(), 9);
     while lazy.meets_target(lazy.bits) {
@@ -142,4 +151,51 @@ async fn a_node_asks_twice() {
     for server in servers {
         server.shutdown().await;
     }
+}
+
+/// Two peers show the same chain, one a step behind the other.
+#[test]
+fn what_two_peers_show_is_stored_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = known_to_have(18_000);
+    let headers = run(network.genesis_hash(), 18_500, 1);
+    let mut chain = open(&dir, network);
+    let mut from = [chain.tip().hash; 2];
+    for turn in 0..60 {
+        let (peer, from) = (PeerId(turn % 2), &mut from[turn as usize % 2]);
+        let answer = answer(&headers, &chain.locator(*from));
+        *from = chain.accept_from(peer, answer).unwrap().last.unwrap_or(*from);
+    }
+    for _ in 0..2 {
+        assert_eq!(chain.tree().len(), 18_501);
+        for header in headers.iter().step_by(500) {
+            assert_eq!(chain.header(header.hash).unwrap().as_ref(), Some(header));
+        }
+        drop(chain);
+        chain = open(&dir, network);
+    }
+}
+
+/// Nobody needs work for that: the headers of the true chain will do.
+#[test]
+fn a_peer_is_not_in_the_way_of_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = known_to_have(18_000);
+    let headers = run(network.genesis_hash(), 18_500, 1);
+    let (honest, other) = (PeerId(1), PeerId(2));
+    let mut chain = open(&dir, network);
+    let mut from = chain.tip().hash;
+    for _ in 0..21 {
+        let next = answer(&headers, &chain.locator(from));
+        // Steps ahead on the same chain, which would leave the next answer without a parent.
+        if let Some(first) = next.first() {
+            drop(chain.accept_from(other, std::slice::from_ref(first)));
+        }
+        // Begins again and again, which would leave no place for others.
+        for _ in 0..100 {
+            chain.accept_from(other, &headers[..1]).unwrap();
+        }
+        from = chain.accept_from(honest, next).unwrap().last.unwrap_or(from);
+    }
+    assert_eq!(chain.tip().hash, headers[18_499].hash);
 }

@@ -101,7 +101,10 @@ impl HeadersFlow {
                 self.forget(id);
                 self.peers.insert(id, info.claimed_height);
             }
-            FlowInput::Disconnected(id) => self.forget(id),
+            FlowInput::Disconnected(id) => {
+                chain.lost(id);
+                self.forget(id);
+            }
             FlowInput::Headers { peer, headers, more } => self.headers(now, peer, &headers, more, chain),
             FlowInput::Announced(id, blocks) => self.announced(now, id, &blocks, chain),
             FlowInput::Height(id, height) => self.height(id, height, chain),

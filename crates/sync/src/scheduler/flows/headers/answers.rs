@@ -49,7 +49,7 @@ impl HeadersFlow {
             }
             return;
         };
-        let accepted = match chain.accept(headers) {
+        let accepted = match chain.accept_from(id, headers) {
             Ok(accepted) => accepted,
             Err(RefusedHeaders::UnknownParent { .. }) => {
                 return self.unlinked(id, headers.len(), end.hash, chain);
