@@ -238,7 +238,8 @@ impl BlockTree {
 
     /// Part of a hash is enough, and what decides is a secret: nobody can make hashes that collide.
     fn slot(&self, hash: BlockHash, at: u32) -> Slot {
-        let part = hash.as_bytes().first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes));
+        let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
+        let part = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
         Slot { key: self.hasher.hash_one(part) as u32, at }
     }
 
@@ -359,7 +360,8 @@ impl Branch for TreeBranch<'_> {
         let mut at = self.tree.ancestor_at(self.at, height)?;
         let mut times = [0; MEDIAN_SPAN as usize];
         let count = MEDIAN_SPAN.min(height + 1) as usize;
-        for (n, time) in times[..count].iter_mut().enumerate() {
+        // The last one first, so that there is little to be sorted.
+        for (n, time) in times[..count].iter_mut().rev().enumerate() {
             let entry = self.tree.entry(at);
             *time = entry.time;
             if n + 1 < count && at == 0 {
