@@ -44,12 +44,19 @@ struct Tree {
     best: Vec<BlockHash>,
     /// Headers that break a rule.
     invalid: Vec<BlockHash>,
+    /// Peers that it was told are gone.
+    lost: Vec<PeerId>,
 }
 
 impl Tree {
     fn new() -> Self {
         let genesis = hash(0, 0);
-        Self { parents: [(genesis, (0, BlockHash::ZERO))].into(), best: vec![genesis], invalid: Vec::new() }
+        Self {
+            parents: [(genesis, (0, BlockHash::ZERO))].into(),
+            best: vec![genesis],
+            invalid: Vec::new(),
+            lost: Vec::new(),
+        }
     }
 }
 
@@ -114,6 +121,10 @@ impl Chain for Tree {
             update = Some(Update { keep, append });
         }
         Ok(Accepted { added: self.parents.len() - before, last: Some(last), update })
+    }
+
+    fn lost(&mut self, peer: PeerId) {
+        self.lost.push(peer);
     }
 
     fn ancestor(&self, mut hash: BlockHash, height: u64) -> Option<BlockHash> {
@@ -568,6 +579,8 @@ fn a_peer_that_is_lost_loses_nothing() {
     sim.run();
     assert_eq!(sim.applied, chain);
     assert!(sim.dropped.is_empty());
+    sim.tree.lost.sort();
+    assert_eq!(sim.tree.lost, [PeerId(0), PeerId(1)], "the chain need not wait for them");
 }
 
 #[test]
@@ -674,6 +687,7 @@ fn invalid_headers_cost_their_sender_alone() {
     assert_eq!(sim.applied, trunk(100));
     assert_eq!(sim.dropped.len(), 1);
     assert!(sim.dropped[0].1.starts_with("invalid headers"), "{:?}", sim.dropped);
+    assert_eq!(sim.tree.lost, [PeerId(0)]);
 }
 
 #[test]

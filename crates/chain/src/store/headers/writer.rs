@@ -57,7 +57,10 @@ impl Writer {
         let state = Arc::new((Mutex::new(State { written, ..State::default() }), Condvar::new()));
         let thread = spawn({
             let (state, path) = (state.clone(), path.clone());
-            move || write(&inbox, &database, &path, &state)
+            move || {
+                let ended = Ended(state);
+                write(&inbox, &database, &path, &ended.0);
+            }
         });
         Self { path, runs: Some(runs), state, thread: Some(thread) }
     }
@@ -110,6 +113,16 @@ impl Drop for Writer {
     }
 }
 
+/// The thread has ended: whoever waits is told so, also if it has panicked.
+struct Ended(Arc<(Mutex<State>, Condvar)>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        lock(&self.0.0).has_failed = true;
+        self.0.1.notify_all();
+    }
+}
+
 fn write(inbox: &Receiver<Arc<Run>>, database: &Database, path: &Path, state: &(Mutex<State>, Condvar)) {
     while let Ok(run) = inbox.recv() {
         let runs: Vec<Arc<Run>> = std::iter::once(run).chain(inbox.try_iter()).collect();
@@ -145,4 +158,26 @@ fn commit(runs: &[Arc<Run>], database: &Database, path: &Path) -> Result<(), Sto
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::backends::InMemoryBackend;
+
+    use super::*;
+
+    #[test]
+    fn nobody_waits_for_a_thread_that_has_panicked() {
+        let database = Database::builder().create_with_backend(InMemoryBackend::new()).unwrap();
+        let database = Arc::new(database);
+        let writer = Writer::start(PathBuf::new(), database.clone(), 0);
+        // The thread waits for this to end, and finds less to be written than it was given.
+        let transaction = database.begin_write().unwrap();
+        writer.write(Run { first: 0, next: 1, headers: Vec::new() }).unwrap();
+        lock(&writer.state.0).waiting.clear();
+        drop(transaction);
+        let error = writer.wait(2).unwrap_err().to_string();
+        assert!(error.contains("headers could not be written before"), "{error}");
+        while writer.write(Run { first: 1, next: 2, headers: Vec::new() }).is_ok() {}
+    }
 }
