@@ -223,3 +223,16 @@ fn what_was_rejected_between_the_looks_stays_out() {
     assert!(refused.ends_with("was rejected: no"), "{refused}");
     assert_eq!((turns, chain.tip().hash), (2 * 17, headers[999].hash));
 }
+
+#[test]
+fn a_file_need_not_be_shown_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = known_to_have(5000);
+    let headers = run(network.genesis_hash(), 6000, 1);
+    let mut chain = open(&dir, network);
+    for (count, added) in [(3000, 3000), (6000, 3000)] {
+        let file: Vec<u8> = headers[..count].iter().flat_map(|header| header.raw.to_vec()).collect();
+        assert_eq!(chain.import(&network, &file[..]).unwrap().added, added);
+    }
+    assert_eq!(chain.tip().hash, headers[5999].hash);
+}
