@@ -262,6 +262,7 @@ impl HeaderChain {
         // Another peer may have brought them before.
         let known = ready.iter().take_while(|header| self.tree.get(header.hash).is_some()).count();
         let ready = &ready[known..];
+        ready.iter().try_for_each(|header| self.rejected.check(header)).map_err(invalid)?;
         let Some(parent) = ready.first().and_then(|first| self.tree.get(first.parent)) else {
             return Ok(shown);
         };

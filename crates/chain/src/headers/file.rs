@@ -56,11 +56,18 @@ pub struct Imported {
 
 impl HeaderChain {
     /// Takes the headers of a file, checked by the full rules. The first is genesis or another known one, or the child of a
-    /// known one. A torn tail is left out.
+    /// known one. A torn tail is left out. They need not be shown twice, since no peer has given them.
     ///
     /// # Errors
     /// The file can't be read; a header breaks a rule, or can't be stored. What came before it stays.
-    pub fn import(&mut self, coin: &dyn Coin, mut file: impl Read) -> Result<Imported, HeaderFileError> {
+    pub fn import(&mut self, coin: &dyn Coin, file: impl Read) -> Result<Imported, HeaderFileError> {
+        let presync = self.presync.take();
+        let imported = self.take_all(coin, file);
+        self.presync = presync;
+        imported
+    }
+
+    fn take_all(&mut self, coin: &dyn Coin, mut file: impl Read) -> Result<Imported, HeaderFileError> {
         let size = coin.genesis_header().raw.len();
         let mut imported = Imported::default();
         loop {

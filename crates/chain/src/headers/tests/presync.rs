@@ -199,3 +199,40 @@ fn a_peer_is_not_in_the_way_of_another() {
     }
     assert_eq!(chain.tip().hash, headers[18_499].hash);
 }
+
+/// One peer's headers are in and their block turns out to be invalid, while another still shows the same.
+#[test]
+fn what_was_rejected_between_the_looks_stays_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = known_to_have(18_000);
+    let headers = run(network.genesis_hash(), 18_500, 1);
+    let mut chain = open(&dir, network);
+    let mut from = [chain.tip().hash; 2];
+    let mut turns = 0;
+    let refused = loop {
+        let (peer, from) = (PeerId(turns % 2), &mut from[turns as usize % 2]);
+        turns += 1;
+        match chain.accept_from(peer, answer(&headers, &chain.locator(*from))) {
+            Ok(accepted) => *from = accepted.last.unwrap_or(*from),
+            Err(refused) => break refused.to_string(),
+        }
+        if chain.tip().height > 1000 {
+            chain.reject(headers[1000].hash, "no").unwrap();
+        }
+    };
+    assert!(refused.ends_with("was rejected: no"), "{refused}");
+    assert_eq!((turns, chain.tip().hash), (2 * 17, headers[999].hash));
+}
+
+#[test]
+fn a_file_need_not_be_shown_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = known_to_have(5000);
+    let headers = run(network.genesis_hash(), 6000, 1);
+    let mut chain = open(&dir, network);
+    for (count, added) in [(3000, 3000), (6000, 3000)] {
+        let file: Vec<u8> = headers[..count].iter().flat_map(|header| header.raw.to_vec()).collect();
+        assert_eq!(chain.import(&network, &file[..]).unwrap().added, added);
+    }
+    assert_eq!(chain.tip().hash, headers[5999].hash);
+}
