@@ -181,7 +181,7 @@ impl HeaderChain {
         let invalid = |error| RefusedHeaders::Invalid(Arc::new(error));
         let Some(parent) = self.tree.get(next.parent) else {
             if self.presync.as_ref().is_some_and(|presync| presync.expects(peer, next.parent)) {
-                return self.look(peer, new);
+                return self.look(peer, new, new.len());
             }
             self.rejected.check(next).map_err(invalid)?;
             return Err(RefusedHeaders::UnknownParent { parent: first.parent });
@@ -193,10 +193,9 @@ impl HeaderChain {
         }
         let new = &new[..self.wanted(parent.hash, below, new.len())];
         new.iter().try_for_each(|header| self.rejected.check(header)).map_err(invalid)?;
-        if self.has_to_show(peer, parent, new).map_err(invalid)? {
-            self.look(peer, new)
-        } else {
-            self.let_in(new, parent)
+        match self.has_to_show(peer, parent, new).map_err(invalid)? {
+            Some(news) => self.look(peer, new, news),
+            None => self.let_in(new, parent),
         }
     }
 
@@ -223,34 +222,37 @@ impl HeaderChain {
         Ok(Accepted { added: count, last: Some(last), update })
     }
 
-    /// Whether headers have to show the work of what follows them before they are let in.
+    /// Whether headers have to show the work of what follows them before they are let in; and then, how many of them are news
+    /// of this peer, which may have begun before.
     fn has_to_show(
         &mut self,
         peer: Option<PeerId>,
         parent: BlockId,
         new: &[Header],
-    ) -> Result<bool, HeaderError> {
+    ) -> Result<Option<usize>, HeaderError> {
         let (min, work) = (self.rules.min_work(), |hash| self.tree.work(hash).unwrap_or_default());
-        let Some(presync) = &mut self.presync else { return Ok(false) };
+        let Some(presync) = &mut self.presync else { return Ok(None) };
         if work(self.tree.tip().hash) >= min {
             presync.clear();
-            return Ok(false);
+            return Ok(None);
         }
         if presync.expects(peer, parent.hash) {
-            return Ok(true);
+            return Ok(Some(new.len()));
         }
         let (facts, read) = self.rules.read_all(new);
         read?;
         let before = work(parent.hash);
         let is_weak = facts.iter().fold(before, |sum, facts| sum + facts.work) < min;
-        if is_weak {
-            presync.begin(peer, parent, before);
-        }
-        Ok(is_weak)
+        Ok(is_weak.then(|| if presync.begin(peer, parent, before) { 0 } else { new.len() }))
     }
 
     /// Looks at headers that have to show their work, and lets in those that have.
-    fn look(&mut self, peer: Option<PeerId>, new: &[Header]) -> Result<Accepted, RefusedHeaders> {
+    fn look(
+        &mut self,
+        peer: Option<PeerId>,
+        new: &[Header],
+        news: usize,
+    ) -> Result<Accepted, RefusedHeaders> {
         let invalid = |error| RefusedHeaders::Invalid(Arc::new(error));
         let (facts, read) = self.rules.read_all(new);
         read.map_err(invalid)?;
@@ -258,7 +260,7 @@ impl HeaderChain {
             return Ok(Accepted { added: 0, last: None, update: None });
         };
         let ready = presync.take(peer, new, &facts, self.rules.min_work()).map_err(invalid)?;
-        let shown = Accepted { added: new.len(), last: new.last().map(|last| last.hash), update: None };
+        let shown = Accepted { added: news, last: new.last().map(|last| last.hash), update: None };
         // Another peer may have brought them before.
         let known = ready.iter().take_while(|header| self.tree.get(header.hash).is_some()).count();
         let ready = &ready[known..];

@@ -24,8 +24,8 @@ mod rejected;
 /// What the file is.
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 /// How often, and how long apart, a reader looks for a writer that is just mending a file to be done with it.
-const LOOKS: u32 = 100;
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+pub(crate) const LOOKS: u32 = 100;
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Why a store can't be opened, read or written.
 #[derive(Debug, thiserror::Error)]

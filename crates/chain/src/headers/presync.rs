@@ -84,9 +84,11 @@ impl Presync {
     }
 
     /// Begins to look at a chain of this peer, instead of what it has shown before, on top of a header in the tree that has this
-    /// work.
-    pub(super) fn begin(&mut self, peer: Option<PeerId>, start: BlockId, work: Work) {
+    /// work. Returns whether there was any.
+    pub(super) fn begin(&mut self, peer: Option<PeerId>, start: BlockId, work: Work) -> bool {
+        let before = self.runs.len();
         self.runs.retain(|run| run.peer != peer);
+        let has_begun_before = self.runs.len() < before;
         if self.runs.len() == MAX_RUNS {
             self.runs.pop_front();
         }
@@ -101,6 +103,7 @@ impl Presync {
             bits,
             held,
         });
+        has_begun_before
     }
 
     /// Takes headers of which the first is the child of one that is [expected](Self::expects), with what they say. The chain

@@ -1,6 +1,6 @@
 //! The tree from what is stored of it: for the chain when it is opened, and for who only looks.
 
-use std::{collections::HashSet, path::Path};
+use std::{collections::HashSet, path::Path, thread::sleep};
 
 use bytes::Bytes;
 use tipward_sync::peer::{
@@ -9,7 +9,10 @@ use tipward_sync::peer::{
 };
 
 use super::Rejected;
-use crate::{BlockTree, Checkpoint, Coin, HeaderRules, HeaderSnapshot, StoreError};
+use crate::{
+    BlockTree, Checkpoint, Coin, HeaderRules, HeaderSnapshot, StoreError,
+    store::{LOOK_AGAIN, LOOKS},
+};
 
 /// The headers that a chain has before any is stored.
 pub(super) struct Given {
@@ -147,17 +150,20 @@ impl HeaderReader {
     /// # Errors
     /// The file is not there, can't be read, or belongs to another network or start; a header breaks a rule, or the one that
     /// it builds on is not there.
-    pub fn open(path: &Path, coin: &dyn Coin, start: Option<Checkpoint>) -> Result<Self, StoreError> {
+    pub fn open(path: &Path, coin: &dyn Coin, start: Option<&Checkpoint>) -> Result<Self, StoreError> {
         let rules = coin.rules();
-        let given = Given::new(path, coin, &*rules, start)?;
-        let stored = HeaderSnapshot::open(path, coin, given.tree.tip().hash)?;
-        // Those of rejected branches may be left from a crash.
-        let Loaded { tree, given, stays, .. } = given.load(&stored, coin, &*rules, Checked::Rules)?;
-        if stays.contains(&false) {
-            let problem = "headers of a rejected branch are left, which the next start removes";
-            return Err(StoreError::damaged(path, problem));
+        for _ in 0..LOOKS {
+            let given = Given::new(path, coin, &*rules, start.cloned())?;
+            let stored = HeaderSnapshot::open(path, coin, given.tree.tip().hash)?;
+            let Loaded { tree, given, stays, .. } = given.load(&stored, coin, &*rules, Checked::Rules)?;
+            if !stays.contains(&false) {
+                return Ok(Self { tree, given, stored, rules });
+            }
+            // A block was just rejected, and what builds on it is removed next; or a crash has come between.
+            sleep(LOOK_AGAIN);
         }
-        Ok(Self { tree, given, stored, rules })
+        let problem = "headers of a rejected branch are left, which the next start removes";
+        Err(StoreError::damaged(path, problem))
     }
 
     /// The headers of all branches.

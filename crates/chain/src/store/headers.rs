@@ -90,6 +90,9 @@ impl HeaderStore {
     ///
     /// # Errors
     /// These, or others before, can't be written. After that none can.
+    ///
+    /// # Panics
+    /// A header has 64 KiB or more.
     pub fn append<'a>(&mut self, headers: impl Iterator<Item = &'a Bytes>) -> Result<(), StoreError> {
         let mut run = Run { first: self.next, next: self.next, headers: Vec::new() };
         for header in headers {
