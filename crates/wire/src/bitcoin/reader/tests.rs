@@ -2,6 +2,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use proptest::prelude::*;
 
 use super::*;
+use crate::bitcoin::MerkleBuilder;
 use crate::bitcoin::transaction::tests::{Shape, serialize, shape};
 use crate::bitcoin::{CompactTarget, Network, encode_compact_size};
 
