@@ -27,7 +27,7 @@ pub struct Progress {
     pub applied: Option<BlockId>,
     /// The sink's cursor at the start; with headers only, the tip at the start.
     pub resumed_from: Option<BlockId>,
-    /// Headers received that were new.
+    /// Headers received that were new. Those of a chain that has to show its work before they are kept come twice.
     pub headers: u64,
     /// Blocks received and applied.
     pub blocks: u64,
