@@ -76,6 +76,7 @@ dropped! {
     headers_without_work: HeadersWithoutWork, 5 ahead, "lacks proof of work for its target 207fffff";
     unrequested_block: UnrequestedBlock, 0 ahead, "which was not asked for";
     wrong_merkle_root: WrongMerkleRoot, 0 ahead, "wrong merkle root";
+    wrong_witnesses: WrongWitnesses, 0 ahead, "wrong witness commitment";
 }
 
 /// A connection that breaks in the middle of a block is no lie: the peer is dialled again, and what it sent is void.

@@ -65,6 +65,8 @@ pub enum Behaviour {
     },
     /// Sends blocks in which a transaction was changed.
     WrongMerkleRoot,
+    /// Sends blocks with other witnesses than they commit to: their hashes and merkle roots are right.
+    WrongWitnesses,
     /// Accepts connections, reads, and says nothing.
     SilentAtConnect,
     /// Neither answers nor reads after so many blocks, as a host does that has lost its power; 0 for right after the

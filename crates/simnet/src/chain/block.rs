@@ -3,7 +3,13 @@
 use std::sync::OnceLock;
 
 use bytes::{Bytes, BytesMut};
-use tipward_wire::{BlockHash, Sha256d, bitcoin::BlockHeader};
+use tipward_wire::{
+    BlockHash, Sha256d,
+    bitcoin::{Block, BlockHeader, Transaction},
+};
+
+/// How many bytes follow the witnesses of a transaction: its lock time.
+const LOCK_TIME: usize = 4;
 
 /// A block of a chain.
 #[derive(Debug, Clone)]
@@ -79,6 +85,18 @@ impl SimBlock {
             // Of the lock time of a transaction.
             *last ^= 1;
         }
+        Self { raw: raw.freeze(), checksum: OnceLock::new(), ..self.clone() }
+    }
+
+    /// The same block with other witnesses, which its hash does not show: of its coinbase, the value that the commitment is made
+    /// with (BIP 141). Of a block without witnesses, or of one that is not whole here, a transaction is another.
+    pub(crate) fn with_other_witnesses(&self) -> Self {
+        let Ok(block) = Block::new(self.raw.clone()) else { return self.spoiled() };
+        let coinbase = block.transaction(0).filter(Transaction::has_witnesses);
+        let end = block.offsets().get(1).map_or(self.raw.len(), |second| *second as usize);
+        let (Some(_), Some(last)) = (coinbase, end.checked_sub(LOCK_TIME + 1)) else { return self.spoiled() };
+        let mut raw = BytesMut::from(&self.raw[..]);
+        raw[last] ^= 1;
         Self { raw: raw.freeze(), checksum: OnceLock::new(), ..self.clone() }
     }
 

@@ -155,11 +155,16 @@ impl Connection<'_> {
 
     pub(super) async fn send_block(&mut self, block: &SimBlock) -> Result<(), ServeError> {
         let spoiled;
-        let block = if self.behaviour() == Behaviour::WrongMerkleRoot {
-            spoiled = block.spoiled();
-            &spoiled
-        } else {
-            block
+        let block = match self.behaviour() {
+            Behaviour::WrongMerkleRoot => {
+                spoiled = block.spoiled();
+                &spoiled
+            }
+            Behaviour::WrongWitnesses => {
+                spoiled = block.with_other_witnesses();
+                &spoiled
+            }
+            _ => block,
         };
         let mut start = BytesMut::new();
         self.codec.encode_block_start(block.size(), || block.checksum(), &mut start);
