@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tipward_benches::{large, real_blocks};
+use tipward_benches::{large, median, real_blocks, rounds};
 use tipward_chain::{
     Archive, ArchiveReader, ArchiveSink,
     sync::{
@@ -27,7 +27,7 @@ fn main() {
     let blocks = blocks();
     let bytes: u64 = blocks.iter().map(|block| block.size).sum();
     let root = std::env::var_os("TIPWARD_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
-    let rounds = std::env::var("TIPWARD_BENCH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
+    let rounds = rounds();
     println!("{} real blocks, {bytes} bytes, medians of {rounds} rounds", blocks.len());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let (mut plain, mut archive, mut verify, mut ratios) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -94,9 +94,4 @@ fn blocks() -> Vec<Block> {
         blocks.push(block);
     }
     blocks
-}
-
-fn median(mut samples: Vec<f64>) -> f64 {
-    samples.sort_by(f64::total_cmp);
-    samples[samples.len() / 2]
 }

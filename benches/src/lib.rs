@@ -162,3 +162,25 @@ pub fn transaction(inputs: &[usize], outputs: &[usize], output: &mut BytesMut) {
     }
     output.put_u32_le(0);
 }
+
+/// How often each row of a bench is measured: `TIPWARD_BENCH_ROUNDS`, 5 unless set.
+#[must_use]
+pub fn rounds() -> usize {
+    number("TIPWARD_BENCH_ROUNDS", 5) as usize
+}
+
+/// A number from the environment.
+#[must_use]
+pub fn number(name: &str, default: u32) -> u32 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// The middle one of the samples.
+///
+/// # Panics
+/// There are none.
+pub fn median(samples: impl IntoIterator<Item = f64>) -> f64 {
+    let mut samples: Vec<f64> = samples.into_iter().collect();
+    samples.sort_by(f64::total_cmp);
+    samples[samples.len() / 2]
+}

@@ -7,6 +7,7 @@
 use std::{hint::black_box, time::Instant};
 
 use bitcoin::consensus::deserialize;
+use tipward_benches::{median, number, rounds};
 use tipward_chain::{
     BlockTree, Coin,
     sync::peer::{
@@ -92,18 +93,4 @@ fn opponent(raw: &Raw) -> u64 {
 
 fn count() -> usize {
     number("TIPWARD_BENCH_HEADERS", 1_000_000) as usize
-}
-
-fn rounds() -> usize {
-    number("TIPWARD_BENCH_ROUNDS", 5) as usize
-}
-
-fn number(name: &str, default: u32) -> u32 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
-fn median(samples: impl Iterator<Item = f64>) -> f64 {
-    let mut samples: Vec<f64> = samples.collect();
-    samples.sort_by(f64::total_cmp);
-    samples[samples.len() / 2]
 }

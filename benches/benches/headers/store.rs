@@ -6,13 +6,14 @@ use std::{
     time::Instant,
 };
 
+use tipward_benches::{median, rounds};
 use tipward_chain::{
     HeaderChain, Node,
     sync::{Chain, peer::PeerAddress},
 };
 use tipward_simnet::{Behaviour, ChainSpec, SimChain, SimNode};
 
-use crate::{chains::early, count, median, rounds};
+use crate::{chains::early, count};
 
 /// Serves the headers until it is killed.
 pub(crate) fn serve() {

@@ -13,6 +13,7 @@ mod nodes;
 mod receiver;
 
 use receiver::{Checks, Measured};
+use tipward_benches::{median, number, rounds};
 
 /// How many nodes serve.
 const NODES: usize = 4;
@@ -148,18 +149,4 @@ impl Drop for Nodes {
 
 fn program() -> std::path::PathBuf {
     std::env::current_exe().expect("a program has a path")
-}
-
-fn rounds() -> usize {
-    number("TIPWARD_BENCH_ROUNDS", 5) as usize
-}
-
-fn number(name: &str, default: u32) -> u32 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
-fn median(samples: impl Iterator<Item = f64>) -> f64 {
-    let mut samples: Vec<f64> = samples.collect();
-    samples.sort_by(f64::total_cmp);
-    samples[samples.len() / 2]
 }

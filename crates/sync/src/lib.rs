@@ -43,6 +43,7 @@ mod metrics;
 mod options;
 mod orphans;
 mod progress;
+mod rejected;
 mod scheduler;
 mod sink;
 
@@ -53,5 +54,6 @@ pub use event::{Event, Events};
 pub use options::{Order, Strategy, SyncOptions};
 pub use orphans::{Orphan, OrphanOptions, OrphanPool, OrphanRefused};
 pub use progress::{PeerProgress, PeerShare, Progress};
+pub use rejected::RejectedBlocks;
 pub use scheduler::{Fault, Input, Output, Scheduler};
 pub use sink::{Block, BlockRejected, BlockSink, SinkError};

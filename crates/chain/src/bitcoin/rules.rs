@@ -142,7 +142,7 @@ impl HeaderRules for Rules {
         branch: &dyn Branch,
         now: UnixTime,
     ) -> Result<(), HeaderError> {
-        // By reference from here on: copies of it were half of the time.
+        // By reference from here on: a copy waits until what was just written can be read as a whole.
         let (hash, tip) = (header.hash, &branch.tip());
         if header.parent != tip.id.hash {
             return Err(HeaderError::NotLinked { hash });

@@ -2,15 +2,10 @@
 //!
 //! It is kept in memory: whoever restarts offers the headers that it has kept again, in their order, before the sync starts.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    error::Error,
-    fmt,
-    sync::Arc,
-};
+use std::{error::Error, fmt, sync::Arc};
 
 use tipward_sync::{
-    Accepted, Block, BlockHead, BlockId, Chain, Past, RefusedHeaders, Update,
+    Accepted, Block, BlockHead, BlockId, Chain, Past, RefusedHeaders, RejectedBlocks, Update,
     peer::wire::{BlockHash, Header},
 };
 
@@ -29,7 +24,7 @@ pub struct SlotChain {
     rules: Box<dyn SlotRules>,
     genesis: Block,
     genesis_slot: u64,
-    rejected: Rejected,
+    rejected: RejectedBlocks,
     past: Option<Below>,
 }
 
@@ -51,7 +46,14 @@ impl SlotChain {
     #[must_use]
     pub fn new(genesis: Block, slot: u64, options: DensityOptions, rules: Box<dyn SlotRules>) -> Self {
         let tree = DensityTree::new(genesis.id.hash, slot, options);
-        Self { tree, rules, genesis, genesis_slot: slot, rejected: Rejected::default(), past: None }
+        Self {
+            tree,
+            rules,
+            genesis,
+            genesis_slot: slot,
+            rejected: RejectedBlocks::new(MAX_REJECTED),
+            past: None,
+        }
     }
 
     /// A chain that starts at a trusted block, and gets the past below it to the end. A sink starts with that block for its
@@ -283,30 +285,6 @@ impl Chain for SlotChain {
     fn caught_up(&mut self) {
         if self.tree.mode() == DensityMode::Bootstrapping && self.rules.may_be_online() {
             self.set_mode(DensityMode::Online);
-        }
-    }
-}
-
-/// Blocks that are not to be taken again, the last ones.
-#[derive(Debug, Default)]
-struct Rejected {
-    blocks: BTreeSet<BlockHash>,
-    order: VecDeque<BlockHash>,
-}
-
-impl Rejected {
-    fn contains(&self, hash: BlockHash) -> bool {
-        self.blocks.contains(&hash)
-    }
-
-    fn add(&mut self, hash: BlockHash) {
-        if self.blocks.insert(hash) {
-            self.order.push_back(hash);
-        }
-        if self.order.len() > MAX_REJECTED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.blocks.remove(&oldest);
         }
     }
 }

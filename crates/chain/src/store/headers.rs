@@ -1,8 +1,8 @@
 //! Headers on disk, in one `redb` file.
 //!
 //! Every accepted header is kept, in the order of arrival, so that a restart finds the same branches and the same choice
-//! among equals; those of side branches that are given up are removed. Headers that came together are one entry: a million
-//! entries would take seconds to write and to read. A file belongs to one network and one start, named in it by the block that
+//! among equals; those of side branches that are given up are removed. Headers that came together are one entry, so that a
+//! million of them are a few hundred. A file belongs to one network and one start, named in it by the block that
 //! the chain starts with.
 
 use std::{

@@ -25,7 +25,7 @@ impl CompactTarget {
         if is_negative || number == 0 {
             return None;
         }
-        // Limb by limb: this runs for every header, and a general shift takes ten times as long.
+        // Limb by limb: this runs for every header, and a general shift looks at every limb and for overflow.
         let mut limbs = [0; 4];
         let shifted = u128::from(number) << (8 * (bytes % 8));
         *limbs.get_mut(bytes / 8)? = shifted as u64;

@@ -182,21 +182,6 @@ fn what_was_rejected_is_not_taken_again_nor_what_builds_on_it() {
 }
 
 #[test]
-fn as_many_rejected_blocks_are_remembered_as_may_be() {
-    let number = |n: u32| {
-        let mut bytes = [0; 32];
-        bytes[..4].copy_from_slice(&n.to_le_bytes());
-        BlockHash::from_bytes(bytes)
-    };
-    let mut rejected = Rejected::default();
-    (0..20_000).for_each(|n| rejected.add(number(n)));
-    rejected.add(number(19_999));
-    assert_eq!((rejected.blocks.len(), rejected.order.len()), (MAX_REJECTED, MAX_REJECTED));
-    assert!(rejected.contains(number(19_999)) && rejected.contains(number(20_000 - MAX_REJECTED as u32)));
-    assert!(!rejected.contains(number(20_000 - MAX_REJECTED as u32 - 1)));
-}
-
-#[test]
 fn blocks_of_the_future_are_passed_over_until_their_time_comes() {
     let (mut chain, rules) = chain(1);
     rules.0.lock().unwrap().present = Some(5);

@@ -17,7 +17,7 @@ mod peer;
 mod requests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -30,7 +30,7 @@ use super::super::{
     Fault,
     flow::{Arrived, FlowContext, FlowInput, FlowOutput},
 };
-use crate::{BlockId, OrphanOptions, OrphanPool, SyncOptions};
+use crate::{BlockId, OrphanOptions, OrphanPool, RejectedBlocks, SyncOptions};
 use peer::{InventoryPeer, Next};
 use requests::{Left, Requests};
 
@@ -52,7 +52,7 @@ pub(crate) struct InventoryFlow {
     mode: Mode,
     requests: Requests,
     pool: OrphanPool<Kept>,
-    rejected: Rejected,
+    rejected: RejectedBlocks,
     /// The chain's tip when it was seen last.
     tip: BlockId,
     /// When the chain took a block last, or sync mode began.
@@ -109,14 +109,6 @@ struct Taken {
     orphan_bytes: u64,
 }
 
-/// Blocks that break a rule, and their descendants.
-#[derive(Debug, Default)]
-struct Rejected {
-    known: BTreeSet<BlockHash>,
-    /// The oldest first.
-    order: VecDeque<BlockHash>,
-}
-
 impl InventoryFlow {
     /// A flow for peers that cut a list at `batch` blocks, at least 2.
     pub(crate) fn new(options: &SyncOptions, batch: usize, seed: u64) -> Self {
@@ -144,7 +136,7 @@ impl InventoryFlow {
                 max_bytes: max_orphan_bytes,
                 ..orphans
             }),
-            rejected: Rejected::default(),
+            rejected: RejectedBlocks::new(MAX_REJECTED),
             tip: BlockId { height: 0, hash: BlockHash::ZERO },
             grown: None,
             average_size: FIRST_SIZE,
@@ -389,23 +381,6 @@ impl InventoryFlow {
         }
         let homeless = self.requests.disconnect(id, left, |hash| self.pool.is_awaited(hash));
         self.pass_on(now, homeless);
-    }
-}
-
-impl Rejected {
-    fn insert(&mut self, hash: BlockHash) {
-        if self.known.insert(hash) {
-            self.order.push_back(hash);
-        }
-        if self.order.len() > MAX_REJECTED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-    }
-
-    fn contains(&self, hash: BlockHash) -> bool {
-        self.known.contains(&hash)
     }
 }
 

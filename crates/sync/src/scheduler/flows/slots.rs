@@ -28,8 +28,8 @@ use super::{
     },
     backfill::BackFill,
 };
-use crate::{BlockId, Chain, SyncOptions};
-use offers::Rejected;
+use crate::{BlockId, Chain, RejectedBlocks, SyncOptions};
+use offers::MAX_REJECTED;
 use orphans::Orphans;
 use past::PastWalk;
 use peer::{Late, MAX_REST, SlotPeer, Standing};
@@ -48,7 +48,7 @@ pub(crate) struct SlotFlow {
     orphans: Orphans,
     /// From one of the orphans down to the tree.
     walk: Option<BackFill>,
-    rejected: Rejected,
+    rejected: RejectedBlocks,
     /// The chain's tip, and its slot.
     tip: (BlockId, u64),
     anchor: Anchor,
@@ -108,7 +108,7 @@ impl SlotFlow {
             leader: None,
             orphans: Orphans::default(),
             walk: None,
-            rejected: Rejected::default(),
+            rejected: RejectedBlocks::new(MAX_REJECTED),
             tip: (BlockId { height: 0, hash: BlockHash::ZERO }, 0),
             anchor: Anchor::Unknown,
             past: PastWalk::default(),

@@ -204,11 +204,11 @@ impl InventoryFlow {
 
     /// A block breaks a rule, or an ancestor of it does.
     fn reject(&mut self, hash: BlockHash) {
-        self.rejected.insert(hash);
+        self.rejected.add(hash);
         self.requests.done(hash);
         for orphan in self.pool.remove_subtree(hash) {
             self.requests.done(orphan.hash);
-            self.rejected.insert(orphan.hash);
+            self.rejected.add(orphan.hash);
         }
     }
 

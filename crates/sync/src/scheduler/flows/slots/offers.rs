@@ -1,9 +1,6 @@
 //! What becomes of a block that comes.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    time::Instant,
-};
+use std::time::Instant;
 
 use tipward_peer::{PeerId, Want, wire::BlockHash};
 
@@ -15,31 +12,7 @@ use super::{
 use crate::{Accepted, BlockHead, Chain, RefusedHeaders, scheduler::flows::backfill::Step};
 
 /// How many rejected blocks are remembered.
-const MAX_REJECTED: usize = 16_384;
-
-/// Blocks that are not to be offered again, the last ones.
-#[derive(Debug, Default)]
-pub(super) struct Rejected {
-    blocks: BTreeSet<BlockHash>,
-    order: VecDeque<BlockHash>,
-}
-
-impl Rejected {
-    pub(super) fn contains(&self, hash: BlockHash) -> bool {
-        self.blocks.contains(&hash)
-    }
-
-    fn add(&mut self, hash: BlockHash) {
-        if self.blocks.insert(hash) {
-            self.order.push_back(hash);
-        }
-        if self.order.len() > MAX_REJECTED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.blocks.remove(&oldest);
-        }
-    }
-}
+pub(super) const MAX_REJECTED: usize = 16_384;
 
 impl SlotFlow {
     pub(super) fn block(&mut self, now: Instant, block: Arrived, context: &mut FlowContext<'_>) {

@@ -1,5 +1,7 @@
 //! What is not a peer's fault is not held against it, and what is not needed is not asked for.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::Chain;
 

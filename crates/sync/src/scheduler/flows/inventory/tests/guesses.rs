@@ -1,5 +1,7 @@
 //! Blocks are asked of those who did not announce them, too.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 fn secs(seconds: u64) -> Duration {

@@ -1,5 +1,7 @@
 //! Sync mode, its peer, and when lists are asked for.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 fn secs(seconds: u64) -> Duration {

@@ -1,5 +1,7 @@
 //! Random peers, one of them honest: everything comes, once, within bounds.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,5 +1,7 @@
 //! Blocks whose parents are missing.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 fn secs(seconds: u64) -> Duration {

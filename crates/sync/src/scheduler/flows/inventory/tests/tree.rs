@@ -1,5 +1,7 @@
 //! What there is to be found: blocks, a tree that takes them, and what peers have of it.
 
+use std::collections::BTreeSet;
+
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
