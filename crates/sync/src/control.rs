@@ -50,6 +50,12 @@ impl Control {
         self.manager.ban(address, reason).await.map_err(|_| SyncEnded)
     }
 
+    /// The pool of connections: to broadcast a transaction, to ask a question of one's own, to look at the peers.
+    #[must_use]
+    pub fn peers(&self) -> &ManagerHandle {
+        &self.manager
+    }
+
     /// Where the sync is, and after its end where it was.
     #[must_use]
     pub fn progress(&self) -> Progress {

@@ -46,6 +46,7 @@ mod progress;
 mod rejected;
 mod scheduler;
 mod sink;
+mod watch;
 
 pub use chain::{Accepted, BlockHead, BlockId, Chain, Past, RefusedHeaders, Update};
 pub use control::{Control, SyncEnded};
@@ -57,3 +58,4 @@ pub use progress::{PeerProgress, PeerShare, Progress};
 pub use rejected::RejectedBlocks;
 pub use scheduler::{Fault, Input, Output, Scheduler};
 pub use sink::{Block, BlockRejected, BlockSink, SinkError};
+pub use watch::WatchSet;

@@ -96,6 +96,12 @@ pub trait BlockSink: Send + 'static {
         Ok(())
     }
 
+    /// There is nothing for this sink in the blocks after the last one up to `to`, which is where it stands from now on: its
+    /// cursor moves, and no more. Called only where blocks are chosen by their filters.
+    async fn skip(&mut self, to: BlockId) -> Result<(), SinkError> {
+        Err(format!("the sink can't skip to {to}: it has no skip").into())
+    }
+
     /// Undoes every block above `to`, which was applied before: they are not on the best chain any more.
     async fn rollback(&mut self, to: BlockId) -> Result<(), SinkError>;
 

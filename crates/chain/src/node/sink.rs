@@ -68,6 +68,13 @@ impl BlockSink for NodeSink {
         self.sink.abort(block).await
     }
 
+    async fn skip(&mut self, to: BlockId) -> Result<(), SinkError> {
+        self.sink.skip(to).await?;
+        self.at = Some(to);
+        self.queries.set_applied(Some(to));
+        Ok(())
+    }
+
     async fn rollback(&mut self, to: BlockId) -> Result<(), SinkError> {
         self.sink.rollback(to).await?;
         if let Some(rules) = &mut self.rules {

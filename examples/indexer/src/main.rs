@@ -1,0 +1,3 @@
+//! indexer.
+
+fn main() {}

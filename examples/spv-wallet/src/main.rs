@@ -1,0 +1,3 @@
+//! spv-wallet.
+
+fn main() {}
