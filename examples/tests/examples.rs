@@ -80,6 +80,8 @@ fn regtest(blocks: u32) -> SimChain {
 fn every_example_says_what_it_wants_to_be_told() {
     for program in [
         env!("CARGO_BIN_EXE_list-transactions"),
+        env!("CARGO_BIN_EXE_list-outputs"),
+        env!("CARGO_BIN_EXE_sum-payments"),
         env!("CARGO_BIN_EXE_peer-log"),
         env!("CARGO_BIN_EXE_print-transactions"),
         env!("CARGO_BIN_EXE_broadcast"),
@@ -104,6 +106,43 @@ fn the_transactions_of_a_real_block_are_listed_with_their_offsets() {
     let offsets: Vec<&str> = offsets.split_ascii_whitespace().collect();
     assert_eq!(listed.len(), 1557);
     assert_eq!(listed, offsets);
+}
+
+#[test]
+fn a_real_block_spends_and_pays() {
+    let Some(block) = testdata("btc-mainnet-block-413567.blk") else { return };
+    let listed = printed(env!("CARGO_BIN_EXE_list-outputs"), &[block.to_str().unwrap()]);
+    let starting = |with: &str| listed.lines().filter(|line| line.starts_with(with)).count();
+    assert_eq!(starting("  ") - starting("    "), 1557, "transactions");
+    assert!(listed.starts_with("0000000000000000"), "{}", listed.lines().next().unwrap());
+    assert!(starting("    spends ") >= 1557 && listed.matches(" satoshi to ").count() >= 1557);
+}
+
+#[test]
+fn payments_are_summed_up_to_the_tip() {
+    let runtime = runtime();
+    let dir = tempfile::tempdir().unwrap();
+    let chain = SimChain::generate(Network::DEMO, ChainSpec::new(20, 1));
+    let tip = chain.tip().hash;
+    let node = serve(&runtime, chain, Ipv4Addr::LOCALHOST);
+    let program = env!("CARGO_BIN_EXE_sum-payments");
+    let output = Command::new(program).arg(node.address().to_string()).current_dir(dir.path()).output();
+    let told = String::from_utf8(output.unwrap().stdout).unwrap();
+    // 50 coins in genesis and in each block after it: nothing is spent before a coinbase matures.
+    assert_eq!(told.lines().count(), 21);
+    let last = format!("{tip} at height 20: {} satoshi", 21 * 50 * 100_000_000_u64);
+    assert_eq!(told.lines().last(), Some(&last[..]));
+}
+
+#[test]
+fn the_pages_show_the_examples_that_are_tested() {
+    for (page, example) in [
+        (include_str!("../../docs/parsing.md"), include_str!("../src/bin/list-outputs.rs")),
+        (include_str!("../../docs/indexing.md"), include_str!("../src/bin/sum-payments.rs")),
+    ] {
+        let (first, code) = example.split_once("\n\n").unwrap();
+        assert!(page.contains(&format!("```rust,no_run\n{code}```")), "{first}");
+    }
 }
 
 #[test]

@@ -32,6 +32,16 @@ pub use throttle::Throttle;
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
 
+/// The code of the page for those who index, run against a simulated node.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/indexing.md")]
+pub struct Indexing;
+
+/// The code of the page for those who parse.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/parsing.md")]
+pub struct Parsing;
+
 /// A file of real chain data: in the directory that `TIPWARD_TESTDATA` names, or in `../shared/data` beside the project.
 #[must_use]
 pub fn testdata(name: &str) -> Option<PathBuf> {
