@@ -84,9 +84,10 @@ impl BlockSink for Watcher {
         let mut paid = Vec::new();
         let mut state = self.found.state();
         check(&state, block.id)?;
-        if state.cursor.is_some_and(|at| {
-            at.height + 1 == block.id.height && parsed.header().parent != at.hash
-        }) {
+        if state
+            .cursor
+            .is_some_and(|at| at.height + 1 == block.id.height && parsed.header().parent != at.hash)
+        {
             return Err(format!("{} does not build on {:?}", block.id, state.cursor).into());
         }
         for transaction in parsed.transactions() {

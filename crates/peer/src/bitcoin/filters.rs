@@ -2,7 +2,9 @@
 
 use tipward_wire::{
     BlockHash,
-    bitcoin::{FilterHeaders, FilterMessage, FilterRange, MAX_FILTER_HEADERS, MAX_FILTERS, Message, Services},
+    bitcoin::{
+        FilterHeaders, FilterMessage, FilterRange, MAX_FILTER_HEADERS, MAX_FILTERS, Message, Services,
+    },
 };
 
 use super::asked::Asked;

@@ -25,8 +25,9 @@ impl Filters {
         self.tip = Some(tip);
         self.is_stale = true;
         let is_best = |height: u64, hash: BlockHash| chain.best_at(height) == Some(hash);
-        self.batches
-            .retain(|_, batch| (batch.start..).zip(&batch.slots).all(|(height, slot)| is_best(height, slot.block)));
+        self.batches.retain(|_, batch| {
+            (batch.start..).zip(&batch.slots).all(|(height, slot)| is_best(height, slot.block))
+        });
         self.blocks.retain(|height, wanted| is_best(*height, wanted.id.hash));
     }
 

@@ -5,7 +5,10 @@ use std::{
     time::Instant,
 };
 
-use tipward_peer::{PeerId, Want, wire::{BlockHash, FilterHash}};
+use tipward_peer::{
+    PeerId, Want,
+    wire::{BlockHash, FilterHash},
+};
 
 use super::{
     Batch, Filters, Kind, State, View, WITNESSES,
@@ -40,8 +43,8 @@ impl Filters {
         let mut waiting = self.batches.values().map(|batch| batch.slots.len() as u64).sum::<u64>();
         let is_local = |height, hash| view.chain.local_block(BlockId { height, hash }).is_some();
         while next <= target && unsettled < MAX_UNSETTLED {
-            let has_room = waiting < self.options.window as u64
-                && waiting * self.average < self.options.byte_budget / 2;
+            let has_room =
+                waiting < self.options.window as u64 && waiting * self.average < self.options.byte_budget / 2;
             if !self.batches.is_empty() && !has_room {
                 break;
             }
@@ -50,7 +53,8 @@ impl Filters {
                 continue;
             }
             let end = (next - next % BATCH + BATCH - 1).min(target);
-            let blocks: Option<Vec<BlockHash>> = (next..=end).map(|height| view.chain.best_at(height)).collect();
+            let blocks: Option<Vec<BlockHash>> =
+                (next..=end).map(|height| view.chain.best_at(height)).collect();
             let Some(blocks) = blocks else { break };
             waiting += blocks.len() as u64;
             self.batches.insert(next, Batch::new(next, blocks, now));
@@ -118,15 +122,21 @@ impl Filters {
             for (blocks, of) in runs(batch, &asked) {
                 let claims_it = |id: PeerId, peers: &Peers| {
                     let peer = peers.get(&id).filter(|peer| peer.has_room(Kind::Filters, now));
-                    peer.is_some() && of.is_none_or(|(height, hash)| batch.claim(id, height) == Some(hash))
+                    peer.is_some()
+                        && of.is_none_or(|(height, hash)| batch.claim(id, height) == Some(hash))
                         && batch.claims.contains_key(&id)
                 };
-                let Some(id) = choose(&self.peers, &mut self.turn, Kind::Filters, claims_it) else { continue };
+                let Some(id) = choose(&self.peers, &mut self.turn, Kind::Filters, claims_it) else {
+                    continue;
+                };
                 let Some(peer) = self.peers.get_mut(&id) else { continue };
                 let start = blocks.first().map_or(0, |(height, _)| *height);
                 let hashes: Vec<BlockHash> = blocks.iter().map(|(_, block)| *block).collect();
                 planned += hashes.len() as u64 * self.average;
-                peer.ask(What::Filters(blocks.into_iter().map(|(height, block)| (block, height)).collect()), now);
+                peer.ask(
+                    What::Filters(blocks.into_iter().map(|(height, block)| (block, height)).collect()),
+                    now,
+                );
                 // A filter in dispute is asked of each side.
                 if of.is_none() {
                     asked.extend(hashes.iter().map(|block| (*block, None)));
@@ -219,8 +229,11 @@ fn choose(
     kind: Kind,
     may_ask: impl Fn(PeerId, &Peers) -> bool,
 ) -> Option<PeerId> {
-    let able: BTreeMap<PeerId, usize> =
-        peers.iter().filter(|(id, _)| may_ask(**id, peers)).map(|(id, peer)| (*id, peer.open(kind))).collect();
+    let able: BTreeMap<PeerId, usize> = peers
+        .iter()
+        .filter(|(id, _)| may_ask(**id, peers))
+        .map(|(id, peer)| (*id, peer.open(kind)))
+        .collect();
     let least = *able.values().min()?;
     let equal: Vec<PeerId> = able.into_iter().filter(|(_, open)| *open == least).map(|(id, _)| id).collect();
     *turn = turn.wrapping_add(1);

@@ -118,7 +118,9 @@ impl Batch {
 
     /// Whether every filter is there or not needed.
     pub(super) fn is_complete(&self) -> bool {
-        self.slots.iter().all(|slot| matches!(slot.state, State::There { .. } | State::Undecided | State::Done))
+        self.slots
+            .iter()
+            .all(|slot| matches!(slot.state, State::There { .. } | State::Undecided | State::Done))
     }
 
     /// Bytes of filters that are kept.

@@ -23,7 +23,10 @@ impl Filters {
         let mut needed = BTreeSet::new();
         for batch in self.batches.values() {
             for (height, slot) in (batch.start..).zip(&batch.slots) {
-                if matches!(slot.state, State::Disputed(_) | State::Undecided | State::There { matches: true, .. }) {
+                if matches!(
+                    slot.state,
+                    State::Disputed(_) | State::Undecided | State::There { matches: true, .. }
+                ) {
                     needed.insert(BlockId { height, hash: slot.block });
                 }
             }
@@ -109,7 +112,8 @@ impl Filters {
             .batches
             .values()
             .flat_map(|batch| {
-                let is_disputed = |(_, slot): &(u64, &super::batch::Slot)| matches!(slot.state, State::Disputed(_));
+                let is_disputed =
+                    |(_, slot): &(u64, &super::batch::Slot)| matches!(slot.state, State::Disputed(_));
                 (batch.start..).zip(&batch.slots).filter(is_disputed).map(|(height, _)| (batch.start, height))
             })
             .collect();
@@ -126,8 +130,10 @@ impl Filters {
         let there: Vec<(FilterHash, Bytes)> =
             filters.iter().filter_map(|(hash, filter)| Some((*hash, filter.clone()?))).collect();
         let is_whole = there.len() == filters.len();
-        let refuted: Vec<(FilterHash, String)> =
-            there.into_iter().filter_map(|(hash, filter)| Some((hash, self.rules.refute(&filter, block)?))).collect();
+        let refuted: Vec<(FilterHash, String)> = there
+            .into_iter()
+            .filter_map(|(hash, filter)| Some((hash, self.rules.refute(&filter, block)?)))
+            .collect();
         if refuted.is_empty() {
             if is_whole {
                 tracing::warn!(height, block = %slot.block, "peers differ over a filter, and the block does not tell who is right");

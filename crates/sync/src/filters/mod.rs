@@ -28,8 +28,7 @@ use std::{
 use tipward_peer::{PeerId, Reply};
 
 use crate::{
-    Block, BlockId, Chain, Fault, Output, PeerShare, SyncOptions, WatchSet,
-    scheduler::UnknownCursor,
+    Block, BlockId, Chain, Fault, Output, PeerShare, SyncOptions, WatchSet, scheduler::UnknownCursor,
 };
 use batch::{Batch, State};
 use peers::{Kind, Peer, Peers};

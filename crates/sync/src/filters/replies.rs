@@ -27,7 +27,9 @@ impl Filters {
             Reply::Part(part) => self.part(now, id, part),
             Reply::BlockEnd(end) => self.block_end(now, id, &end),
             Reply::BlockAborted { block, .. } => self.no_block(now, id, &[block]),
-            Reply::Missing(blocks) | Reply::Unsupported(Want::Blocks(blocks)) => self.no_block(now, id, &blocks),
+            Reply::Missing(blocks) | Reply::Unsupported(Want::Blocks(blocks)) => {
+                self.no_block(now, id, &blocks)
+            }
             Reply::Progress { .. } => {
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.sends_block(now);
@@ -149,7 +151,14 @@ impl Filters {
     }
 
     /// Everybody who said that this is the filter has lied.
-    pub(super) fn malformed(&mut self, now: Instant, start: u64, id: BlockId, hash: FilterHash, reason: &str) {
+    pub(super) fn malformed(
+        &mut self,
+        now: Instant,
+        start: u64,
+        id: BlockId,
+        hash: FilterHash,
+        reason: &str,
+    ) {
         let liars = self.batches.get(&start).map(|batch: &Batch| batch.claimants(id.height, hash));
         for liar in liars.into_iter().flatten() {
             let reason = reason.to_owned();

@@ -52,10 +52,14 @@ impl Scheduler {
         if let Some(input) = own {
             self.step(now, input, chain);
         }
-        let dropped: Vec<PeerId> = self.outputs.iter().filter_map(|output| match output {
-            Output::Drop(peer, _) => Some(*peer),
-            _ => None,
-        }).collect();
+        let dropped: Vec<PeerId> = self
+            .outputs
+            .iter()
+            .filter_map(|output| match output {
+                Output::Drop(peer, _) => Some(*peer),
+                _ => None,
+            })
+            .collect();
         let may_fetch = self.flow.may_fetch() && !self.is_over;
         let inputs = dropped.into_iter().map(FilterInput::Disconnected).chain(theirs);
         for input in inputs {
@@ -95,7 +99,9 @@ impl Scheduler {
 /// What is for the flow, and what is for the filters.
 fn divide(input: Input) -> (Option<Input>, Option<FilterInput>) {
     match input {
-        Input::Connected(peer, info) => (Some(Input::Connected(peer, info)), Some(FilterInput::Connected(peer))),
+        Input::Connected(peer, info) => {
+            (Some(Input::Connected(peer, info)), Some(FilterInput::Connected(peer)))
+        }
         Input::Disconnected(peer) => (Some(Input::Disconnected(peer)), Some(FilterInput::Disconnected(peer))),
         Input::Settled => (Some(Input::Settled), Some(FilterInput::Settled)),
         Input::Reply(peer, reply) => match &reply {

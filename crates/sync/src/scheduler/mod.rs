@@ -10,8 +10,8 @@
 mod arrivals;
 mod blocks;
 mod fault;
-mod filtered;
 mod figures;
+mod filtered;
 pub(crate) mod flow;
 mod flows;
 mod front;
