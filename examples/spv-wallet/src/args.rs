@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bdk_wallet::bitcoin::{Amount, Txid};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use tipward_chain::sync::peer::wire::bitcoin::Network;
 
 use crate::address::parse_amount;
@@ -135,6 +135,17 @@ pub(crate) struct Connection {
     /// A node to connect to, instead of those that DNS seeds name; may be given several times.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) connect: Vec<String>,
+    /// How to find transactions; by whole blocks unless peers serve filters.
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = Mode::Blocks)]
+    pub(crate) mode: Mode,
+}
+
+/// How transactions are found. No peer is told what is looked for in either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Mode {
+    /// In whole blocks, all of them.
+    #[default]
+    Blocks,
 }
 
 fn network(name: &str) -> Result<&'static Network, String> {

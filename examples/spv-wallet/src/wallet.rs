@@ -86,6 +86,13 @@ impl Wallet {
 
     /// Has the next sync begin with the block at this height; `None` when that is done.
     pub(crate) fn set_scan_from(&mut self, height: Option<u64>) -> Result<(), SinkError> {
+        if let (Some(height), Some(start)) = (height, self.checkpoint.as_ref().map(|it| it.height))
+            && height <= start
+        {
+            return Err(
+                format!("the wallet starts at a checkpoint: height {height} is not above {start}").into()
+            );
+        }
         let changes = self.ledger.take_changes()?;
         self.settings.scan_from = height;
         self.settings.set_cursor(self.ledger.cursor());
