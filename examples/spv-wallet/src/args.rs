@@ -88,6 +88,9 @@ pub(crate) enum Command {
         /// How many payments to the wallet are in it.
         #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         payments: u32,
+        /// How the wallet finds them.
+        #[arg(long, value_enum, value_name = "HOW", default_value_t)]
+        mode: Mode,
     },
 }
 
@@ -136,7 +139,7 @@ pub(crate) struct Connection {
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) connect: Vec<String>,
     /// How to find transactions; by whole blocks unless peers serve filters.
-    #[arg(long, value_enum, value_name = "HOW", default_value_t = Mode::Blocks)]
+    #[arg(long, value_enum, value_name = "HOW", default_value_t)]
     pub(crate) mode: Mode,
 }
 

@@ -64,7 +64,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
             let made = checkpoint::make(&headers(&wallet)?, wallet.network(), height);
             checkpoint::write(&file, &made.map_err(Failure::failed)?).map_err(Failure::failed)
         }
-        Some(Command::Measure { blocks, payments }) => block_on(measure::run(blocks, payments, json)),
+        Some(Command::Measure { blocks, payments, mode }) => {
+            block_on(measure::run(blocks, payments, mode, json))
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
     wallet::{Shared, Wallet},
 };
 
-const NETWORK: &Network = Network::DEMO;
+pub(crate) const NETWORK: &Network = Network::DEMO;
 /// So many blocks there are at first; the next one may be the first to spend.
 const BLOCKS: u32 = 110;
 /// Whom the wallet pays.
@@ -34,7 +34,7 @@ const RATE: FeeRate = FeeRate::from_sat_per_vb_u32(2);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The keys of wallets on simulated networks, where there is nothing to lose.
-pub(crate) const SEED: [u8; 32] = [7; 32];
+const SEED: [u8; 32] = [7; 32];
 
 /// Two nodes that tell each other of transactions and have the same chain.
 struct World {

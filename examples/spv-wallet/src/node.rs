@@ -13,7 +13,7 @@ use tipward_chain::{
 
 use crate::{
     Failure,
-    args::Connection,
+    args::{Connection, Mode},
     print, show,
     wallet::{News, Shared, WalletSink},
 };
@@ -27,6 +27,8 @@ pub(crate) struct Way {
     pub(crate) relay: bool,
     /// Whether to end when everything is there.
     pub(crate) until_synced: bool,
+    /// How transactions are found.
+    pub(crate) mode: Mode,
 }
 
 impl Way {
@@ -34,7 +36,7 @@ impl Way {
         let addresses = connection.connect.iter().map(|text| PeerAddress::parse(text, network.default_port));
         let connect = addresses.collect::<Result<_, _>>();
         let connect = connect.map_err(|error| Failure::Usage(format!("--connect: {error}")))?;
-        Ok(Self { connect, ..Self::default() })
+        Ok(Self { connect, mode: connection.mode, ..Self::default() })
     }
 
     fn builder(&self, wallet: &Shared) -> NodeBuilder {
@@ -57,6 +59,9 @@ pub(crate) async fn start(
 ) -> Result<Node, Failure> {
     find_birthday(wallet, way).await?;
     let mut builder = way.builder(wallet).sink(WalletSink { wallet: wallet.clone(), tell: Box::new(tell) });
+    match way.mode {
+        Mode::Blocks => {}
+    }
     if way.until_synced {
         builder = builder.stop_when_synced().give_up_without_peers();
     }

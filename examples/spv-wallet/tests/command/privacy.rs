@@ -44,7 +44,7 @@ impl Listening {
                 };
                 let all = all.clone();
                 thread::spawn(move || {
-                    copy(client, server, |bytes| all.lock().unwrap()[number].extend(bytes))
+                    copy(client, server, |bytes| all.lock().unwrap()[number].extend(bytes));
                 });
             }
         });
