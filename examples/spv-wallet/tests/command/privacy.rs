@@ -104,9 +104,10 @@ fn look(mode: &'static str) {
     let sent = lines(&finish(wallet.connecting(&arguments)));
     let sent = txid(sent[0]["txid"].as_str().unwrap());
 
-    // What must not be told: the hash in each script covers the script and the address. Each txid in both orders.
+    // What must not be told: the hash in each script, each address as text, each txid in both orders.
     let mut secrets: Vec<Vec<u8>> =
         addresses.iter().map(|one| script(one).as_bytes()[2..].to_vec()).collect();
+    secrets.extend(addresses.iter().map(|address| address.clone().into_bytes()));
     for id in known.iter().map(|entry| txid(entry["txid"].as_str().unwrap())).chain([sent]) {
         secrets.push(id.to_byte_array().to_vec());
         secrets.push(id.to_byte_array().into_iter().rev().collect());

@@ -88,6 +88,8 @@ fn a_script_alone_is_watched_from_a_height_a_birthday_or_a_checkpoint_on() {
     wallet.answer(&["watch", SOMEBODY]);
     wallet.sync();
     assert_eq!((confirmed(&wallet), wallet.answer(&["history"]).len()), (10 * PAYMENT, 10));
+    // What is known is not asked for again.
+    assert_eq!(wallet.sync().pop().unwrap()["blocks"], 0);
 
     // The last four are in the blocks from 112 on.
     let born =
