@@ -12,6 +12,7 @@ mod rpc;
 mod socks;
 mod tap;
 mod throttle;
+mod watcher;
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
@@ -26,6 +27,7 @@ pub use record::{Record, Recorded};
 pub use socks::{Socks, Through};
 pub use tap::{Log, Seen, Tap, What};
 pub use throttle::Throttle;
+pub use watcher::{Found, Watcher};
 
 /// The README's code, compiled and run with the other tests.
 #[cfg(doctest)]
