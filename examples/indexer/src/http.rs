@@ -117,15 +117,15 @@ fn router(api: Api) -> Router {
         .route("/tx/{txid}/proof", get(proof))
         .route("/script/{hash}/history", get(history))
         .route("/script/{hash}/utxos", get(utxos))
-        .route("/status", get(|asked: Asked| answer_now(asked, |api| Ok(answers::status(api).into()))))
+        .route("/status", get(|asked: Asked| answer_now(asked, |api| Ok(Body::Json(answers::status(api))))))
         .route("/metrics", get(metrics))
         .fallback(async || Problem::not_found("no such route: see the README for those there are".to_owned()))
         .method_not_allowed_fallback(async || Problem::method())
         .with_state(shared)
 }
 
-async fn block(asked: Asked, Path(block): Path<String>) -> Response {
-    answer(asked, move |api, view, cursor| answers::block(api, view, cursor, &block)).await
+async fn block(asked: Asked, Path(block): Path<String>, Query(parameters): Parameters) -> Response {
+    answer(asked, move |api, view, cursor| answers::block(api, view, cursor, &block, &parameters)).await
 }
 
 async fn transaction(asked: Asked, Path(txid): Path<String>, Query(parameters): Parameters) -> Response {
@@ -146,8 +146,7 @@ async fn utxos(asked: Asked, Path(hash): Path<String>, Query(parameters): Parame
 }
 
 async fn metrics(asked: Asked) -> Response {
-    let text = |api: &Api| Ok(api.metrics.render().into());
-    answer_now(asked, |api| text(api).map(|text: Body| text)).await
+    answer_now(asked, |api| Ok(Body::Text(api.metrics.render()))).await
 }
 
 /// What an answer may be.
@@ -155,18 +154,6 @@ pub(crate) enum Body {
     Json(Value),
     Text(String),
     Bytes(Vec<u8>),
-}
-
-impl From<Value> for Body {
-    fn from(value: Value) -> Self {
-        Self::Json(value)
-    }
-}
-
-impl From<String> for Body {
-    fn from(text: String) -> Self {
-        Self::Text(text)
-    }
 }
 
 impl IntoResponse for Body {

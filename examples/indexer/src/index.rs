@@ -54,7 +54,7 @@ pub(crate) const IDS: TableDefinition<'static, &[u8; 13], ()> = TableDefinition:
 pub(crate) const OUTPUTS: TableDefinition<'static, &[u8; 9], &[u8; 28]> = TableDefinition::new("outputs");
 pub(crate) const UNSPENT: TableDefinition<'static, &[u8; 29], u64> = TableDefinition::new("unspent");
 pub(crate) const HISTORY: TableDefinition<'static, &[u8; 30], u64> = TableDefinition::new("history");
-const UNDO: TableDefinition<'static, (u32, u32), &[u8]> = TableDefinition::new("undo");
+pub(crate) const UNDO: TableDefinition<'static, (u32, u32), &[u8]> = TableDefinition::new("undo");
 
 /// So many of the last blocks can be taken back.
 pub const UNDO_DEPTH: u64 = 1000;

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableHandle};
 use tipward_chain::sync::peer::wire::{BlockHash, Txid};
 
 use crate::{
     index::{
-        BLOCKS, CURSOR, HASHES, HISTORY, IDS, IndexError, OUTPUTS, TRANSACTIONS, UNSPENT, history_key,
+        BLOCKS, CURSOR, HASHES, HISTORY, IDS, IndexError, OUTPUTS, TRANSACTIONS, UNDO, UNSPENT, history_key,
         unspent_key,
     },
     keys::{BlockRow, Cursor, Damaged, Fields, Place, ScriptKey, TransactionRow, five, join},
@@ -27,12 +27,16 @@ impl Reader {
     /// # Errors
     /// The database fails.
     pub fn view(&self) -> Result<View, IndexError> {
-        Ok(View(self.0.begin_read()?))
+        Ok(View { transaction: self.0.begin_read()?, _database: self.0.clone() })
     }
 }
 
 /// One state of the index.
-pub struct View(ReadTransaction);
+pub struct View {
+    transaction: ReadTransaction,
+    /// Open as long as it is read.
+    _database: Arc<Database>,
+}
 
 /// Something that happened to a script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,7 +55,7 @@ impl View {
     /// # Errors
     /// The database fails.
     pub fn cursor(&self) -> Result<Option<Cursor>, IndexError> {
-        let table = self.0.open_table(CURSOR)?;
+        let table = self.transaction.open_table(CURSOR)?;
         let cursor = table.get(())?;
         Ok(cursor.map(|cursor| Cursor::read(cursor.value())).transpose()?)
     }
@@ -62,7 +66,7 @@ impl View {
     /// The database fails.
     pub fn block(&self, height: u64) -> Result<Option<BlockRow>, IndexError> {
         let Ok(height) = u32::try_from(height) else { return Ok(None) };
-        let table = self.0.open_table(BLOCKS)?;
+        let table = self.transaction.open_table(BLOCKS)?;
         let row = table.get(height)?;
         Ok(row.map(|row| BlockRow::read(row.value())).transpose()?)
     }
@@ -72,7 +76,7 @@ impl View {
     /// # Errors
     /// The database fails.
     pub fn height(&self, hash: BlockHash) -> Result<Option<u64>, IndexError> {
-        let table = self.0.open_table(HASHES)?;
+        let table = self.transaction.open_table(HASHES)?;
         let height = table.get(hash.as_bytes())?;
         Ok(height.map(|height| height.value().into()))
     }
@@ -82,7 +86,7 @@ impl View {
     /// # Errors
     /// The database fails.
     pub fn transaction(&self, txid: Txid) -> Result<Option<(u64, TransactionRow)>, IndexError> {
-        for number in numbers(&self.0.open_table(IDS)?, &txid)?.into_iter().rev() {
+        for number in numbers(&self.transaction.open_table(IDS)?, &txid)?.into_iter().rev() {
             let row = self.row(number)?;
             if row.txid == txid {
                 return Ok(Some((number, row)));
@@ -96,7 +100,7 @@ impl View {
     /// # Errors
     /// There is none, or the database fails.
     pub fn row(&self, number: u64) -> Result<TransactionRow, IndexError> {
-        let table = self.0.open_table(TRANSACTIONS)?;
+        let table = self.transaction.open_table(TRANSACTIONS)?;
         let row = table.get(&five(number))?.ok_or(Damaged)?;
         Ok(TransactionRow::read(row.value())?)
     }
@@ -106,7 +110,7 @@ impl View {
     /// # Errors
     /// The database fails.
     pub fn is_unspent(&self, place: Place) -> Result<bool, IndexError> {
-        let table = self.0.open_table(OUTPUTS)?;
+        let table = self.transaction.open_table(OUTPUTS)?;
         Ok(table.get(&place.bytes())?.is_some())
     }
 
@@ -115,7 +119,7 @@ impl View {
     /// # Errors
     /// The database fails.
     pub fn history(&self, script: ScriptKey, from: Event, limit: usize) -> Result<Vec<Event>, IndexError> {
-        let table = self.0.open_table(HISTORY)?;
+        let table = self.transaction.open_table(HISTORY)?;
         let (first, last) =
             (history_key(script, from.place, from.is_spent), join([&script.0[..], &[0xff; 10]]));
         let mut events = Vec::new();
@@ -140,7 +144,7 @@ impl View {
         from: Place,
         limit: usize,
     ) -> Result<Vec<(Place, u64)>, IndexError> {
-        let table = self.0.open_table(UNSPENT)?;
+        let table = self.transaction.open_table(UNSPENT)?;
         let (first, last) = (unspent_key(script, from), join([&script.0[..], &[0xff; 9]]));
         let mut outputs = Vec::new();
         for entry in table.range(&first..=&last)?.take(limit) {
@@ -148,6 +152,27 @@ impl View {
             outputs.push((Fields(&key.value()[ScriptKey::LEN..]).place()?, value.value()));
         }
         Ok(outputs)
+    }
+}
+
+/// Shows every entry of a table.
+macro_rules! dump {
+    ($view:expr, $each:expr, $($table:expr),*) => {$(
+        for entry in $view.transaction.open_table($table)?.iter()? {
+            let (key, value) = entry?;
+            $each(format!("{} {:02x?} {:02x?}", $table.name(), key.value(), value.value()));
+        }
+    )*};
+}
+
+impl View {
+    /// Shows every entry as a line, in a fixed order: two indexes of the same chain show the same.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn dump(&self, mut each: impl FnMut(String)) -> Result<(), IndexError> {
+        dump!(self, each, CURSOR, BLOCKS, HASHES, TRANSACTIONS, IDS, OUTPUTS, UNSPENT, HISTORY, UNDO);
+        Ok(())
     }
 }
 

@@ -19,7 +19,7 @@ use tipward_chain::{
 use super::{Api, Body, Problem};
 use crate::{
     index::IndexError,
-    keys::{BlockRow, Cursor, Fields, Place, ScriptKey, TransactionRow, join},
+    keys::{BlockRow, Cursor, Fields, Place, ScriptKey, TransactionRow, five, join},
     view::{Event, View},
 };
 
@@ -85,7 +85,13 @@ pub(super) fn status(api: &Api) -> Value {
     })
 }
 
-pub(super) fn block(api: &Api, view: &View, cursor: Cursor, text: &str) -> Result<Value, Problem> {
+pub(super) fn block(
+    api: &Api,
+    view: &View,
+    cursor: Cursor,
+    text: &str,
+    parameters: &Parameters,
+) -> Result<Value, Problem> {
     let height = match (text.parse::<BlockHash>(), text.parse::<u64>()) {
         // 64 decimal digits are a hash.
         (Ok(hash), _) => view.height(hash)?,
@@ -99,6 +105,13 @@ pub(super) fn block(api: &Api, view: &View, cursor: Cursor, text: &str) -> Resul
     let (Some(height), Some(row)) = (height, row) else {
         return Err(unknown(&format!("block {}", brief(text)), api, cursor));
     };
+    let (limit, from) = page::<5>(parameters)?;
+    let mut position = Fields(&from).five().map_err(IndexError::Damaged)?;
+    let mut txids = Vec::new();
+    while position < row.transactions && txids.len() < limit {
+        txids.push(view.row(row.first + position)?.txid.to_string());
+        position += 1;
+    }
     let BlockRow {
         hash, transactions, size, time, inputs, outputs, value_in, value_out, unknown_inputs, ..
     } = row;
@@ -114,6 +127,8 @@ pub(super) fn block(api: &Api, view: &View, cursor: Cursor, text: &str) -> Resul
         "value_in": value_in,
         "value_out": value_out,
         "unknown_inputs": unknown_inputs,
+        "txids": txids,
+        "next": (position < transactions).then(|| five(position).to_lower_hex_string()),
     }))
 }
 
