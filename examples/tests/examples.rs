@@ -72,6 +72,10 @@ fn until_connected(node: &SimNode) {
     }
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn regtest(blocks: u32) -> SimChain {
     SimChain::generate(Network::BTC_REGTEST, ChainSpec::new(blocks, 1))
 }
@@ -82,6 +86,7 @@ fn every_example_says_what_it_wants_to_be_told() {
         env!("CARGO_BIN_EXE_list-transactions"),
         env!("CARGO_BIN_EXE_list-outputs"),
         env!("CARGO_BIN_EXE_sum-payments"),
+        env!("CARGO_BIN_EXE_find-payments"),
         env!("CARGO_BIN_EXE_peer-log"),
         env!("CARGO_BIN_EXE_print-transactions"),
         env!("CARGO_BIN_EXE_broadcast"),
@@ -135,10 +140,32 @@ fn payments_are_summed_up_to_the_tip() {
 }
 
 #[test]
+fn payments_are_found_by_filters_and_other_blocks_left_alone() {
+    let runtime = runtime();
+    let dir = tempfile::tempdir().unwrap();
+    let mut chain = SimChain::generate(Network::DEMO, ChainSpec::new(150, 1));
+    let script = [&[0x00, 0x14][..], &[7; 20]].concat();
+    let payments = chain.payments([&script[..], &[0x51], &script[..]]);
+    chain.extend_with(&payments, 2);
+    let id = chain.tip().hash;
+    chain.extend(ChainSpec::new(20, 3));
+    let node = serve(&runtime, chain, Ipv4Addr::LOCALHOST);
+    let output = Command::new(env!("CARGO_BIN_EXE_find-payments"))
+        .args(["demo", &hex(&script), &node.address().to_string()])
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    let pays = |index: usize| format!("{id} at height 151: {} pays 10000 satoshi\n", payments[index].txid());
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), pays(0) + &pays(2));
+    assert_eq!(node.stats().blocks, 1);
+}
+
+#[test]
 fn the_pages_show_the_examples_that_are_tested() {
     for (page, example) in [
         (include_str!("../../docs/parsing.md"), include_str!("../src/bin/list-outputs.rs")),
         (include_str!("../../docs/indexing.md"), include_str!("../src/bin/sum-payments.rs")),
+        (include_str!("../../docs/wallet.md"), include_str!("../src/bin/find-payments.rs")),
     ] {
         let (first, code) = example.split_once("\n\n").unwrap();
         assert!(page.contains(&format!("```rust,no_run\n{code}```")), "{first}");
@@ -183,7 +210,7 @@ fn a_transaction_that_is_broadcast_is_told_of_by_who_did_not_get_it_from_us() {
     let runtime = runtime();
     let chain = regtest(120);
     let payment = chain.payments([[0x51]]).remove(0);
-    let hex: String = payment.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex(payment.as_bytes());
     // Connections to one host count once, so each is another host.
     let nodes: Vec<SimNode> =
         (1..=3).map(|host| serve(&runtime, chain.clone(), Ipv4Addr::new(127, 0, 0, host))).collect();

@@ -34,10 +34,15 @@ pub use watcher::{Found, Watcher};
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
 
-/// The code of the page for those who index, run against a simulated node.
+/// The code of the page for those who index. The small examples are what the pages show, and are run.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/indexing.md")]
 pub struct Indexing;
+
+/// The code of the page for those who build a wallet.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/wallet.md")]
+pub struct Wallet;
 
 /// The code of the page for those who parse.
 #[cfg(doctest)]
