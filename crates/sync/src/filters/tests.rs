@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use world::{Nature, World};
 
-const DEFAULT_SEEDS: u64 = 400;
+const DEFAULT_SEEDS: u64 = 150;
 
 fn seeds() -> u64 {
     std::env::var("TIPWARD_FILTER_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_SEEDS)
