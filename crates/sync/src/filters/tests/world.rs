@@ -194,7 +194,7 @@ impl Chain for ToyChain {
     }
 }
 
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Replies(u64, usize),
     Done,
