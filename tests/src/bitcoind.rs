@@ -199,7 +199,11 @@ impl Bitcoind {
     }
 
     /// Calls a method once for each of these parameters, in one request.
-    fn batch(&self, method: &str, parameters: impl Iterator<Item = Value>) -> Vec<Value> {
+    ///
+    /// # Panics
+    /// The node reports an error.
+    #[must_use]
+    pub fn batch(&self, method: &str, parameters: impl Iterator<Item = Value>) -> Vec<Value> {
         rpc::batch(self.request(), method, parameters)
             .unwrap_or_else(|error| panic!("{method} many times: {error}"))
     }

@@ -65,12 +65,14 @@ impl Found {
     }
 }
 
+type Derive = Box<dyn FnMut(&[u8]) + Send>;
+
 /// The sink. It holds every call to the order of the chain.
 pub struct Watcher {
     found: Found,
     watch: WatchSet,
     /// Is told of each watched script that is paid, and may watch more.
-    derive: Box<dyn FnMut(&[u8]) + Send>,
+    derive: Derive,
 }
 
 #[async_trait]

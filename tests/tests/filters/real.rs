@@ -28,11 +28,10 @@ impl Keys {
         for descriptor in listed["descriptors"].as_array().unwrap() {
             let text = descriptor["desc"].as_str().unwrap();
             let addresses = bitcoind.rpc("deriveaddresses", &json!([text, [0, count - 1]]));
-            let script = |address: &Value| {
-                let shown = bitcoind.rpc("validateaddress", &json!([address]));
-                hex(shown["scriptPubKey"].as_str().unwrap())
-            };
-            let scripts: Vec<Vec<u8>> = addresses.as_array().unwrap().iter().map(script).collect();
+            let addresses = addresses.as_array().unwrap().iter().map(|address| json!([address]));
+            let shown = bitcoind.batch("validateaddress", addresses);
+            let script = |shown: &Value| hex(shown["scriptPubKey"].as_str().unwrap());
+            let scripts: Vec<Vec<u8>> = shown.iter().map(script).collect();
             let chain = keys.chains.len();
             keys.places.extend(scripts.iter().cloned().zip((0..).map(|index| (chain, index))));
             keys.chains.push(scripts);
@@ -106,7 +105,7 @@ async fn a_wallet_finds_what_the_nodes_wallet_has_after_a_reorg_and_a_restart_to
     bitcoind.mine(150, NOBODYS_ADDRESS);
     live(&bitcoind, 150);
 
-    let keys = Arc::new(Keys::of(&bitcoind, 200));
+    let keys = Arc::new(Keys::of(&bitcoind, 150));
     let (watch, record, dir) = (WatchSet::new(), Found::default(), tempfile::tempdir().unwrap());
     (0..keys.chains.len()).for_each(|chain| keys.watch(&watch, chain, AHEAD));
     let start = || {

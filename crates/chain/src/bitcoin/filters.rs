@@ -102,3 +102,6 @@ fn wrapped_program(script: Script<'_>) -> Option<&[u8]> {
     let is_program = is_version && (4..=42).contains(&data.len()) && usize::from(data[1]) + 2 == data.len();
     (is_program && instructions.next().is_none()).then_some(data)
 }
+
+#[cfg(test)]
+mod tests;

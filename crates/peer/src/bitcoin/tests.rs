@@ -1,3 +1,5 @@
+mod filters;
+
 use std::time::Instant;
 
 use bytes::BytesMut;

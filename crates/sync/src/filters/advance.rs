@@ -17,12 +17,12 @@ enum Decision {
 
 impl Filters {
     /// Drops what is not on the best chain any more.
-    pub(super) fn realign(&mut self, chain: &dyn Chain) {
+    pub(super) fn realign(&mut self, now: Instant, chain: &dyn Chain) {
         let tip = chain.tip();
-        if self.tip == Some(tip) {
+        if self.tip.is_some_and(|(known, _)| known == tip) {
             return;
         }
-        self.tip = Some(tip);
+        self.tip = Some((tip, now));
         self.is_stale = true;
         let is_best = |height: u64, hash: BlockHash| chain.best_at(height) == Some(hash);
         self.batches.retain(|_, batch| {

@@ -11,7 +11,7 @@ use tipward_peer::{
 };
 
 use super::{
-    Batch, Filters, Kind, State, View, WITNESSES,
+    Batch, Filters, Kind, State, TIP_DELAY, View, WITNESSES,
     peers::{Peers, What},
 };
 use crate::{BlockId, Output};
@@ -53,6 +53,10 @@ impl Filters {
                 continue;
             }
             let end = (next - next % BATCH + BATCH - 1).min(target);
+            let is_last = end == view.chain.tip().height;
+            if is_last && self.tip.is_some_and(|(_, since)| now < since + TIP_DELAY) {
+                break;
+            }
             let blocks: Option<Vec<BlockHash>> =
                 (next..=end).map(|height| view.chain.best_at(height)).collect();
             let Some(blocks) = blocks else { break };

@@ -22,7 +22,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     ops::RangeInclusive,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tipward_peer::{PeerId, Reply};
@@ -36,6 +36,10 @@ pub use rules::FilterRules;
 
 /// How many peers are asked for the hashes of the same filters.
 const WITNESSES: usize = 3;
+
+/// How long the tip must have stayed for the filters of the last blocks to be asked for: nodes tell of a block before they have its
+/// filter, and are silent when asked for it then.
+const TIP_DELAY: Duration = Duration::from_millis(200);
 
 /// What is told.
 #[derive(Debug)]
@@ -98,8 +102,8 @@ pub(crate) struct Filters {
     is_settled: bool,
     /// It was said that nobody serves filters.
     is_alone: bool,
-    /// The tip when the batches were last compared with the best chain.
-    tip: Option<BlockId>,
+    /// The tip when the batches were last compared with the best chain, and since when.
+    tip: Option<(BlockId, Instant)>,
     /// Something has changed that may let peers be asked.
     is_stale: bool,
     /// Bytes kept when it was last counted, and what has come since.
@@ -174,7 +178,7 @@ impl Filters {
         if !view.may_fetch {
             return;
         }
-        self.realign(view.chain);
+        self.realign(now, view.chain);
         self.advance(now, view.chain);
         // With the first peer alone, a lie would be believed that the next would contradict.
         let is_ready = self.is_settled || self.filter_peers().count() >= WITNESSES;
@@ -195,7 +199,8 @@ impl Filters {
         let peers = self.peers.values().filter_map(|peer| peer.deadline(self.options.stall_timeout, checked));
         let unsettled = self.batches.values().filter(|batch| !batch.is_settled);
         let waits = unsettled.map(|batch| batch.begun + self.options.stall_timeout);
-        peers.chain(waits.filter(|at| Some(*at) > checked)).min()
+        let tip = self.tip.map(|(_, since)| since + TIP_DELAY);
+        peers.chain(waits.chain(tip).filter(|at| Some(*at) > checked)).min()
     }
 
     /// Where the sink is, once it has done everything that it was told.
@@ -304,3 +309,6 @@ impl Filters {
         self.outputs.push_back(Output::Drop(id, fault));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -184,7 +184,8 @@ impl Peer {
             let patience = self.patience(*kind, timeout);
             let standing = &mut self.standings[*kind as usize];
             standing.strikes += 1;
-            standing.rests_until = Some(now + patience);
+            // Once is no habit.
+            standing.rests_until = (standing.strikes > 1).then(|| now + patience);
             self.tasks.retain(|task| task.what.kind() != *kind);
         }
         late.into_iter().map(|kind| (self.standings[kind as usize].strikes, kind)).max()
