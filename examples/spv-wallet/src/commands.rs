@@ -39,7 +39,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         Some(Command::Watch { what, from }) => watch(open()?, &what, from),
         Some(Command::Sync { connection, until_synced }) => {
             let wallet = open()?;
-            let way = Way { until_synced, ..Way::new(&connection, wallet.network())? };
+            let way = Way { until_synced, ..Way::of(&connection, wallet.network())? };
             block_on(node::sync(Shared::new(wallet), way, json))
         }
         Some(Command::Balance) => {
@@ -161,7 +161,7 @@ async fn send(wallet: Wallet, arguments: SendArguments, is_json: bool) -> Result
     let to = parse_address(&arguments.address, network).map_err(Failure::usage)?;
     let secret = Secret::read(&arguments.secret, network).map_err(Failure::failed)?;
     let rate = FeeRate::from_sat_per_vb_u32(arguments.fee_rate);
-    let way = Way { relay: true, ..Way::new(&arguments.connection, network)? };
+    let way = Way { relay: true, ..Way::of(&arguments.connection, network)? };
     let wallet = Shared::new(wallet);
     let mut node = node::start(&wallet, &way, |_| {}).await?;
     node::until_synced(&mut node).await?;
@@ -180,7 +180,7 @@ async fn rebroadcast(
     is_json: bool,
 ) -> Result<(), Failure> {
     let transaction = waiting(&wallet, txid)?;
-    let way = Way { relay: true, ..Way::new(&connection, wallet.network())? };
+    let way = Way { relay: true, ..Way::of(&connection, wallet.network())? };
     let wallet = Shared::new(wallet);
     let mut node = node::start(&wallet, &way, |_| {}).await?;
     node::until_synced(&mut node).await?;

@@ -15,6 +15,7 @@ use tipward_simnet::{Behaviour, ChainSpec, SimChain, SimNode};
 use crate::{
     Failure,
     address::{parse_address, show_script},
+    args::Mode,
     keys::{Secret, text_of},
     ledger::{CHANGE, RECEIVE},
     node::{self, Way},
@@ -82,8 +83,8 @@ pub(crate) async fn run() -> Result<(), Failure> {
     let (wallet, secret) = wallet(dir.path())?;
     let wallet = Shared::new(wallet);
     let connect = world.nodes.iter().map(|node| node.address().into()).collect();
-    let way = Way { connect, relay: true, ..Way::default() };
-    step("sync", "headers and blocks of two simulated nodes")?;
+    let way = Way { relay: true, ..Way::new(connect, Mode::Filters) };
+    step("sync", "headers of two simulated nodes, the filters of their blocks, and the blocks that match")?;
     let mut node = node::start(&wallet, &way, |news| drop(print(show::news(news, false)))).await?;
     node::until_synced(&mut node).await?;
     show_balance(&wallet)?;

@@ -20,6 +20,11 @@ fn the_balance_is_that_of_bitcoinds_wallet_by_whole_blocks() {
     compare("blocks");
 }
 
+#[test]
+fn the_balance_is_that_of_bitcoinds_wallet_by_filters() {
+    compare("filters");
+}
+
 fn compare(mode: &'static str) {
     let Some(bitcoind) = Bitcoind::start(&["-blockfilterindex=1", "-peerblockfilters=1"]) else { return };
     let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
