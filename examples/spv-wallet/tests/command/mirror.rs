@@ -174,7 +174,16 @@ impl World {
         }
         self.bitcoind.mine(1, NOBODYS_ADDRESS);
         self.check();
-        assert!(self.ours().1.len() > 20);
+        let blocks = self.ours().1;
+        assert!(blocks.len() > 20);
+        for (txid, block) in blocks.iter().take(5) {
+            let theirs = self.bitcoind.rpc("gettxoutproof", &json!([[txid], block]));
+            let theirs = theirs.as_str().unwrap();
+            let ours = finish(self.wallet.command(&["proof", txid]));
+            assert_eq!(text(&ours.stdout).trim(), theirs);
+            let proven = &self.wallet.answer(&["verify-proof", theirs])[0];
+            assert_eq!((&proven["block"], &proven["transactions"][0]["txid"]), (&json!(block), &json!(txid)));
+        }
     }
 
     /// The confirmed balance in satoshi, and the block of each confirmed transaction.

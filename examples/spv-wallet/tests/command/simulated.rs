@@ -11,6 +11,8 @@ use crate::{Wallet, finish, lines, text};
 
 const NETWORK: &Network = Network::BTC_REGTEST;
 const SOMEBODY: &str = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
+/// How transactions are found.
+const MODES: [&str; 2] = ["blocks", "filters"];
 /// What a simulated payment pays, in satoshi.
 pub(crate) const PAYMENT: u64 = 10_000;
 
@@ -78,13 +80,17 @@ fn the_demo_shows_all_and_ends_well() {
 
 #[test]
 fn a_script_alone_is_watched_from_a_height_a_birthday_or_a_checkpoint_on() {
+    MODES.into_iter().for_each(watch_a_script);
+}
+
+fn watch_a_script(mode: &'static str) {
     let mut chain = trunk();
     for _ in 0..10 {
         pay(&mut chain, &[script(SOMEBODY)]);
     }
     let server = Server::start(chain, Behaviour::Honest);
     let init = ["init", "--network", "btc-regtest"];
-    let wallet = Wallet::without_keys(&init, &[server.address()], "blocks");
+    let wallet = Wallet::without_keys(&init, &[server.address()], mode);
     wallet.answer(&["watch", SOMEBODY]);
     wallet.sync();
     assert_eq!((confirmed(&wallet), wallet.answer(&["history"]).len()), (10 * PAYMENT, 10));
@@ -92,8 +98,7 @@ fn a_script_alone_is_watched_from_a_height_a_birthday_or_a_checkpoint_on() {
     assert_eq!(wallet.sync().pop().unwrap()["blocks"], 0);
 
     // The last four are in the blocks from 112 on.
-    let born =
-        Wallet::without_keys(&[&init[..], &["--birthday", "112"]].concat(), &[server.address()], "blocks");
+    let born = Wallet::without_keys(&[&init[..], &["--birthday", "112"]].concat(), &[server.address()], mode);
     born.answer(&["watch", &script(SOMEBODY).to_hex_string()]);
     born.sync();
     assert_eq!(confirmed(&born), 4 * PAYMENT);
@@ -107,7 +112,7 @@ fn a_script_alone_is_watched_from_a_height_a_birthday_or_a_checkpoint_on() {
     let file = wallet.dir.path().join("checkpoint.json");
     wallet.answer(&["checkpoint", "113", file.to_str().unwrap()]);
     let late = [&init[..], &["--checkpoint", file.to_str().unwrap()]].concat();
-    let late = Wallet::without_keys(&late, &[server.address()], "blocks");
+    let late = Wallet::without_keys(&late, &[server.address()], mode);
     late.answer(&["watch", SOMEBODY]);
     let summary = late.sync().pop().unwrap();
     assert_eq!((confirmed(&late), summary["headers"].as_u64()), (2 * PAYMENT, Some(2)));
@@ -130,16 +135,20 @@ fn a_script_alone_is_watched_from_a_height_a_birthday_or_a_checkpoint_on() {
 /// What is paid moves the gap, in the same block and in those after it.
 #[test]
 fn scripts_are_found_as_far_as_the_gap_reaches() {
+    MODES.into_iter().for_each(reach_over_the_gap);
+}
+
+fn reach_over_the_gap(mode: &'static str) {
     let mut chain = trunk();
     let server = Server::start(chain.clone(), Behaviour::Honest);
-    let giver = Wallet::create("btc-regtest", &[server.address()], "blocks");
+    let giver = Wallet::create("btc-regtest", &[server.address()], mode);
     let scripts: Vec<ScriptBuf> = (0..100).map(|_| script(&giver.address(&["--new"]))).collect();
     pay(&mut chain, &[scripts[20].clone(), scripts[40].clone()]);
     pay(&mut chain, &[scripts[65].clone(), scripts[92].clone()]);
     server.node.set_chain(chain);
     let secret = giver.secret();
     let init = ["init", "--network", "btc-regtest", "--secret", secret.to_str().unwrap()];
-    let restored = Wallet::without_keys(&init, &[server.address()], "blocks");
+    let restored = Wallet::without_keys(&init, &[server.address()], mode);
     restored.sync();
     assert_eq!(confirmed(&restored), 3 * PAYMENT);
     // The one that gave them out knows them all.
@@ -152,7 +161,7 @@ fn a_proof_is_made_and_verified_by_headers() {
     let mut chain = trunk();
     pay(&mut chain, &[script(SOMEBODY), script(SOMEBODY)]);
     let server = Server::start(chain.clone(), Behaviour::Honest);
-    let wallet = Wallet::without_keys(&["init", "--network", "btc-regtest"], &[server.address()], "blocks");
+    let wallet = Wallet::without_keys(&["init", "--network", "btc-regtest"], &[server.address()], "filters");
     wallet.answer(&["watch", SOMEBODY]);
     wallet.sync();
     for entry in wallet.answer(&["history"]) {
@@ -196,7 +205,7 @@ fn what_all_reject_is_given_up() {
     let (code, reason) = (RejectCode::INSUFFICIENT_FEE, "too cheap");
     let mut chain = trunk();
     let server = Server::start(chain.clone(), Behaviour::RejectsTransactions { code, reason });
-    let wallet = Wallet::create("btc-regtest", &[server.address()], "blocks");
+    let wallet = Wallet::create("btc-regtest", &[server.address()], "filters");
     pay(&mut chain, &[script(&wallet.address(&[]))]);
     server.node.set_chain(chain);
     let secret = wallet.secret();
