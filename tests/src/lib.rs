@@ -34,6 +34,21 @@ pub use watcher::{Found, Watcher};
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
 
+/// The code of the page for those who index. The small examples are what the pages show, and are run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/indexing.md")]
+pub struct Indexing;
+
+/// The code of the page for those who build a wallet.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/wallet.md")]
+pub struct Wallet;
+
+/// The code of the page for those who parse.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/parsing.md")]
+pub struct Parsing;
+
 /// A file of real chain data: in the directory that `TIPWARD_TESTDATA` names, or in `../shared/data` beside the project.
 #[must_use]
 pub fn testdata(name: &str) -> Option<PathBuf> {

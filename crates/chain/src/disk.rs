@@ -44,7 +44,7 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync {
 }
 
 /// A file that is open for writing.
-pub(crate) trait DiskFile: fmt::Debug + Send {
+pub(crate) trait DiskFile: fmt::Debug + Send + Sync {
     fn len(&self) -> io::Result<u64>;
     fn set_len(&mut self, len: u64) -> io::Result<()>;
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;

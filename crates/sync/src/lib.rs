@@ -34,6 +34,9 @@
 pub use async_trait::async_trait;
 pub use tipward_peer as peer;
 
+// The lowest layer by its own name.
+pub use peer::wire;
+
 mod chain;
 mod control;
 mod delivery;

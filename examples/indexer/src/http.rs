@@ -1,0 +1,200 @@
+//! The HTTP server: bounded in connections, questions at once, sizes and time.
+
+mod answers;
+mod problem;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{Path, Query, State},
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::Value;
+use tipward_chain::{
+    ArchiveReader,
+    sync::{Control, peer::wire::bitcoin::Network},
+};
+use tokio::{
+    net::TcpListener,
+    sync::Semaphore,
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    keys::Cursor,
+    view::{Reader, View},
+};
+use problem::Problem;
+
+/// How many connections may be open; others wait to be accepted.
+const MAX_CONNECTIONS: usize = 128;
+/// How many questions may be answered at once, before others are told to come again.
+const MAX_QUESTIONS: usize = 32;
+/// How long a client may take for the head of a request, and be silent between requests.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an answer may take to make.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection may be open, whatever goes over it.
+const CONNECTION_LIFE: Duration = Duration::from_secs(300);
+/// How long answers under way may take when the server is to end.
+const GOODBYE: Duration = Duration::from_secs(5);
+/// How large the head of a request may be, in bytes.
+const MAX_HEAD: usize = 16 << 10;
+
+/// What answers are made from.
+pub struct Api {
+    /// The index.
+    pub reader: Reader,
+    /// The blocks.
+    pub archive: ArchiveReader,
+    /// The network that both are of.
+    pub network: &'static Network,
+    /// Where the sync is.
+    pub control: Control,
+    /// What operators watch.
+    pub metrics: PrometheusHandle,
+}
+
+struct Shared {
+    api: Api,
+    questions: Arc<Semaphore>,
+}
+
+type Asked = State<Arc<Shared>>;
+type Parameters = Query<HashMap<String, String>>;
+
+/// Serves until `stop` is there, and a moment longer to who is being answered.
+pub async fn serve(listener: TcpListener, api: Api, stop: impl Future<Output = ()>) {
+    let (router, open) = (router(api), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
+    let (graceful, mut stop) = (GracefulShutdown::new(), std::pin::pin!(stop));
+    loop {
+        let accept = async {
+            let place = open.clone().acquire_owned().await;
+            (listener.accept().await, place)
+        };
+        let (accepted, place) = tokio::select! {
+            biased;
+            () = &mut stop => break,
+            accepted = accept => accepted,
+        };
+        let Ok((stream, _)) = accepted else {
+            // Out of file descriptors, most likely: some will be closed.
+            sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(MAX_HEAD)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            // How a client leaves is its own affair.
+            timeout(CONNECTION_LIFE, connection).await.ok();
+            drop(place);
+        });
+    }
+    timeout(GOODBYE, graceful.shutdown()).await.ok();
+}
+
+fn router(api: Api) -> Router {
+    let shared = Arc::new(Shared { api, questions: Arc::new(Semaphore::new(MAX_QUESTIONS)) });
+    Router::new()
+        .route("/tip", get(|asked: Asked| answer(asked, answers::tip)))
+        .route("/block/{block}", get(block))
+        .route("/tx/{txid}", get(transaction))
+        .route("/tx/{txid}/proof", get(proof))
+        .route("/script/{hash}/history", get(history))
+        .route("/script/{hash}/utxos", get(utxos))
+        .route("/status", get(|asked: Asked| answer_now(asked, |api| Ok(Body::Json(answers::status(api))))))
+        .route("/metrics", get(metrics))
+        .fallback(async || Problem::not_found("no such route: see the README for those there are".to_owned()))
+        .method_not_allowed_fallback(async || Problem::method())
+        .with_state(shared)
+}
+
+async fn block(asked: Asked, Path(block): Path<String>, Query(parameters): Parameters) -> Response {
+    answer(asked, move |api, view, cursor| answers::block(api, view, cursor, &block, &parameters)).await
+}
+
+async fn transaction(asked: Asked, Path(txid): Path<String>, Query(parameters): Parameters) -> Response {
+    answer_with(asked, move |api, view, cursor| answers::transaction(api, view, cursor, &txid, &parameters))
+        .await
+}
+
+async fn proof(asked: Asked, Path(txid): Path<String>) -> Response {
+    answer(asked, move |api, view, cursor| answers::proof(api, view, cursor, &txid)).await
+}
+
+async fn history(asked: Asked, Path(hash): Path<String>, Query(parameters): Parameters) -> Response {
+    answer(asked, move |_, view, cursor| answers::history(view, cursor, &hash, &parameters)).await
+}
+
+async fn utxos(asked: Asked, Path(hash): Path<String>, Query(parameters): Parameters) -> Response {
+    answer(asked, move |_, view, cursor| answers::utxos(view, cursor, &hash, &parameters)).await
+}
+
+async fn metrics(asked: Asked) -> Response {
+    answer_now(asked, |api| Ok(Body::Text(api.metrics.render()))).await
+}
+
+/// What an answer may be.
+pub(crate) enum Body {
+    Json(Value),
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl IntoResponse for Body {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Json(value) => axum::Json(value).into_response(),
+            Self::Text(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+            Self::Bytes(bytes) => ([(CONTENT_TYPE, "application/octet-stream")], bytes).into_response(),
+        }
+    }
+}
+
+/// Answers without waiting for a disk.
+async fn answer_now(State(shared): Asked, work: impl FnOnce(&Api) -> Result<Body, Problem>) -> Response {
+    work(&shared.api).into_response()
+}
+
+async fn answer(
+    asked: Asked,
+    work: impl FnOnce(&Api, &View, Cursor) -> Result<Value, Problem> + Send + 'static,
+) -> Response {
+    answer_with(asked, |api, view, cursor| work(api, view, cursor).map(Body::Json)).await
+}
+
+/// Answers from one state of the index, on a thread that may wait for the disk.
+async fn answer_with(
+    State(shared): Asked,
+    work: impl FnOnce(&Api, &View, Cursor) -> Result<Body, Problem> + Send + 'static,
+) -> Response {
+    let Ok(place) = shared.questions.clone().try_acquire_owned() else {
+        return Problem::busy("too many questions at once: come again").into_response();
+    };
+    let answer = spawn_blocking(move || {
+        let _place = place;
+        let view = shared.api.reader.view()?;
+        let cursor = view.cursor()?.ok_or_else(|| Problem::busy("nothing is indexed yet: come again"))?;
+        work(&shared.api, &view, cursor)
+    });
+    match timeout(ANSWER_TIMEOUT, answer).await {
+        Ok(Ok(answer)) => answer.into_response(),
+        Ok(Err(_)) => Problem::internal("the answer could not be made".to_owned()).into_response(),
+        Err(_) => Problem::busy("the answer takes too long").into_response(),
+    }
+}
