@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bdk_wallet::bitcoin::{Amount, Txid};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tipward_chain::sync::peer::wire::bitcoin::{Chain, Network};
+use tipward_chain::wire::bitcoin::{Chain, Network};
 
 use crate::address::parse_amount;
 

@@ -18,7 +18,6 @@ use crate::{
     args::{Arguments, Command, Connection, InitArguments, SendArguments},
     checkpoint, demo,
     keys::{Secret, parse_public},
-    ledger::{CHANGE, RECEIVE, Refused},
     measure,
     node::{self, Way},
     pay, print,
@@ -96,6 +95,9 @@ fn open(dir: &Path, network: Option<&'static Network>) -> Result<Wallet, Failure
 fn init(arguments: &InitArguments, network: Option<&'static Network>, dir: &Path) -> Result<(), Failure> {
     let network =
         network.ok_or_else(|| Failure::Usage("of which network? Give --network NAME".to_owned()))?;
+    if Wallet::exists(dir) {
+        return Err(Failure::Failed(format!("there is a wallet already in {}", dir.display())));
+    }
     let checkpoint = arguments.checkpoint.as_deref().map(checkpoint::read).transpose();
     let checkpoint = checkpoint.map_err(Failure::failed)?;
     let mut descriptors = Vec::new();
@@ -117,29 +119,19 @@ fn init(arguments: &InitArguments, network: Option<&'static Network>, dir: &Path
     if let Some(file) = arguments.secret.as_ref().or(arguments.new_secret.as_ref()) {
         descriptors = Secret::read(file, network).map_err(Failure::failed)?.descriptors;
     }
-    let mut wallet = Wallet::create(dir, network, checkpoint, arguments.birthday).map_err(Failure::failed)?;
-    for (number, descriptor) in [RECEIVE, CHANGE].into_iter().zip(descriptors) {
-        added(wallet.ledger.add_descriptor(number, descriptor))?;
-    }
-    wallet.save().map_err(Failure::failed)
-}
-
-fn added(result: Result<(), Refused>) -> Result<(), Failure> {
-    result.map_err(|refused| match refused {
-        Refused::Known => Failure::Failed("that is watched already".to_owned()),
-        Refused::Useless(why) => Failure::Usage(format!("descriptor: {why}")),
-    })
+    let created = Wallet::create(dir, network, descriptors, checkpoint.as_ref(), arguments.birthday);
+    created.map(drop).map_err(Failure::failed)
 }
 
 fn watch(mut wallet: Wallet, what: &str, from: Option<u64>) -> Result<(), Failure> {
     // A descriptor has parentheses, which nothing else has.
     if what.contains('(') {
         for descriptor in parse_public(what, wallet.network()).map_err(Failure::usage)? {
-            added(wallet.ledger.watch_descriptor(descriptor))?;
+            wallet.ledger.watch_descriptor(descriptor).map_err(Failure::failed)?;
         }
     } else {
         let script = parse_script(what, wallet.network()).map_err(Failure::usage)?;
-        added(wallet.ledger.watch_script(script))?;
+        wallet.ledger.watch_script(script).map_err(Failure::failed)?;
     }
     match from {
         Some(height) => wallet.set_scan_from(Some(height)).map_err(Failure::failed),
@@ -277,7 +269,7 @@ fn verify_proof(wallet: &Wallet, text: &str, is_json: bool) -> Result<(), Failur
     let proven = headers(wallet)?.verify_inclusion(&proof).map_err(Failure::failed)?;
     let (height, hash) = (proven.block.height, proven.block.hash);
     if is_json {
-        let transaction = |(position, txid): &(u32, tipward_chain::sync::peer::wire::Txid)| json!({"txid": txid.to_string(), "position": position});
+        let transaction = |(position, txid): &(u32, tipward_chain::wire::Txid)| json!({"txid": txid.to_string(), "position": position});
         return print(json!({
             "height": height,
             "block": hash.to_string(),

@@ -17,7 +17,6 @@ use crate::{
     address::{parse_address, show_script},
     args::Mode,
     keys::{Secret, text_of},
-    ledger::{CHANGE, RECEIVE},
     node::{self, Way},
     pay, print,
     show::{self, Entry, State},
@@ -68,13 +67,8 @@ impl World {
 /// A wallet of these keys, which nobody else must have.
 pub(crate) fn wallet(dir: &Path) -> Result<(Wallet, Secret), Failure> {
     let secret = Secret::parse(&text_of(&SEED, NETWORK), NETWORK).map_err(Failure::failed)?;
-    let mut wallet = Wallet::create(dir, NETWORK, None, None).map_err(Failure::failed)?;
-    for (number, descriptor) in [RECEIVE, CHANGE].into_iter().zip(secret.descriptors.clone()) {
-        let added = wallet.ledger.add_descriptor(number, descriptor);
-        added.map_err(|refused| Failure::Failed(format!("{refused:?}")))?;
-    }
-    wallet.save().map_err(Failure::failed)?;
-    Ok((wallet, secret))
+    let wallet = Wallet::create(dir, NETWORK, secret.descriptors.clone(), None, None);
+    Ok((wallet.map_err(Failure::failed)?, secret))
 }
 
 pub(crate) async fn run() -> Result<(), Failure> {

@@ -156,6 +156,38 @@ fn reach_over_the_gap(mode: &'static str) {
     assert_eq!(confirmed(&giver), 4 * PAYMENT);
 }
 
+/// There are no filters and no witnesses; watching works, and signing is refused.
+#[test]
+fn on_bsv_whole_blocks_are_read() {
+    let address = "mfha3wmTvGAYZ4iZ7nDdXdDDrNSGjLwRxV";
+    let network = Network::BSV_REGTEST;
+    let mut chain = SimChain::generate(network, ChainSpec::new(105, 3));
+    pay(&mut chain, &[script(address), script(address)]);
+    let server = Server::start(chain.clone(), Behaviour::Honest);
+    let mut wallet = Wallet::create("bsv-regtest", &[server.address()], "filters");
+    wallet.answer(&["watch", address]);
+    let refused = finish(wallet.connecting(&["sync", "--until-synced"]));
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        text(&refused.stderr).contains("bsv-regtest serve no block filters"),
+        "{}",
+        text(&refused.stderr)
+    );
+    wallet.mode = "blocks";
+    wallet.sync();
+    assert_eq!(confirmed(&wallet), 2 * PAYMENT);
+    pay(&mut chain, &[script(&wallet.address(&[]))]);
+    server.node.set_chain(chain);
+    let secret = wallet.secret();
+    let secret = secret.to_str().unwrap();
+    let output = finish(wallet.connecting(&["send", address, "5000sat", "--secret", secret]));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("only watching works"), "{}", text(&output.stderr));
+    assert_eq!((confirmed(&wallet), wallet.answer(&["history"]).len()), (3 * PAYMENT, 3));
+    let witness = finish(wallet.command(&["watch", SOMEBODY]));
+    assert_eq!(witness.status.code(), Some(2), "{}", text(&witness.stderr));
+}
+
 #[test]
 fn a_proof_is_made_and_verified_by_headers() {
     let mut chain = trunk();
