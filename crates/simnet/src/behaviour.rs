@@ -89,6 +89,8 @@ pub enum Behaviour {
     },
     /// Serves, instead of its chain, one as long that begins with another genesis block.
     WrongChain,
+    /// Serves its chain, and filters in this way.
+    Filters(FilterFault),
     /// Refuses every transaction with `reject`.
     RejectsTransactions {
         /// The code.
@@ -96,6 +98,23 @@ pub enum Behaviour {
         /// The reason as text, at most 111 bytes.
         reason: &'static str,
     },
+}
+
+/// What is wrong with the compact filters of a node that claims to serve them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FilterFault {
+    /// They have nothing that transactions other than the coinbase pay. Hashes and headers agree with that.
+    LackPayments,
+    /// They have a script that is not in the block. Hashes and headers agree with that.
+    HaveMore,
+    /// They do not have the hashes that it tells.
+    MissTheirHashes,
+    /// Of hashes it tells the right ones and those of [`LackPayments`](Self::LackPayments) by turns.
+    ChangeTheirHashes,
+    /// Whoever asks is disconnected, as by a node that does not serve them.
+    Refused,
+    /// Who asks hears nothing.
+    Silent,
 }
 
 /// What a node comes to in the middle of a block.

@@ -8,6 +8,7 @@ use tipward_wire::{
 };
 
 use self::filters::ChainFilters;
+pub(crate) use self::filters::Content;
 
 mod block;
 mod filters;
@@ -71,7 +72,7 @@ pub struct SimChain {
     witnesses_from: u64,
     not_before: u32,
     /// Computed when first asked for.
-    filters: OnceLock<ChainFilters>,
+    filters: [OnceLock<ChainFilters>; 3],
 }
 
 impl SimChain {
@@ -111,7 +112,7 @@ impl SimChain {
             version: VERSION,
             witnesses_from: 0,
             not_before: 0,
-            filters: OnceLock::new(),
+            filters: Default::default(),
         }
     }
 
@@ -129,7 +130,7 @@ impl SimChain {
         let keep =
             usize::try_from(height).map_or(self.blocks.len(), |height| self.blocks.len().min(height + 1));
         let mut branch = self.clone();
-        branch.filters.take();
+        branch.filters = Default::default();
         branch.blocks.truncate(keep);
         branch.coinbases.truncate(keep);
         branch.positions.retain(|_, position| *position < keep);
@@ -173,7 +174,7 @@ impl SimChain {
     }
 
     fn push(&mut self, block: SimBlock, coinbase: Option<(Txid, u64)>) {
-        self.filters.take();
+        self.filters = Default::default();
         self.positions.insert(block.hash, self.blocks.len());
         self.blocks.push(block);
         self.coinbases.push(coinbase);

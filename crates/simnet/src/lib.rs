@@ -31,7 +31,7 @@ mod serve;
 mod stats;
 mod transaction;
 
-pub use behaviour::{Behaviour, Flood, Midway, Stage};
+pub use behaviour::{Behaviour, FilterFault, Flood, Midway, Stage};
 pub use chain::{ChainSpec, LoadError, SimBlock, SimChain};
 pub use demo::Demo;
 pub use node::SimNode;

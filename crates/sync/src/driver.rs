@@ -341,8 +341,10 @@ impl Driver {
     }
 
     fn rescan(&mut self, height: u64) {
-        self.board.tally.progress().synced = false;
         self.now = now();
+        self.board.tally.progress().synced = false;
+        // Whoever sees the sink go back knows that it is not done.
+        self.board.publish(self.now, &self.scheduler, &self.peers);
         self.handle(Input::Rescan(height));
     }
 

@@ -76,6 +76,7 @@ pub(crate) async fn serve(
         handshake: Handshake::Begun,
         client: Client::default(),
         served: 0,
+        hash_answers: 0,
         is_broken: false,
         continue_at: None,
     };
@@ -125,6 +126,8 @@ struct Connection<'a> {
     client: Client,
     /// Blocks served so far.
     served: u32,
+    /// Questions for hashes of filters answered so far.
+    hash_answers: u32,
     /// A block was broken off in the middle.
     is_broken: bool,
     /// The last block of a full `getblocks` answer: once it is served, the tip is announced.
@@ -264,6 +267,8 @@ impl Connection<'_> {
                 self.client.filter = None;
                 self.client.transactions = true;
             }
+            Message::GetCFilters(_) | Message::GetCFHeaders(_) | Message::GetCFCheckpt(_)
+                if !self.answers_for_filters()? => {}
             Message::GetCFilters(range) => self.serve_filters(range).await?,
             Message::GetCFHeaders(range) => self.serve_filter_headers(range).await?,
             Message::GetCFCheckpt(request) => self.serve_filter_checkpoints(request).await?,

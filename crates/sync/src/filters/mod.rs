@@ -304,3 +304,6 @@ impl Filters {
         self.outputs.push_back(Output::Drop(id, fault));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,7 @@ impl Filters {
             Reply::BlockEnd(end) => self.block_end(now, id, &end),
             Reply::BlockAborted { block, .. } => self.no_block(now, id, &[block]),
             Reply::Missing(blocks) | Reply::Unsupported(Want::Blocks(blocks)) => {
-                self.no_block(now, id, &blocks)
+                self.no_block(now, id, &blocks);
             }
             Reply::Progress { .. } => {
                 if let Some(peer) = self.peers.get_mut(&id) {

@@ -4,7 +4,7 @@ use std::{ops::RangeInclusive, sync::Arc, time::Instant};
 
 use tipward_peer::{PeerId, Reply, Want};
 
-use super::{Input, Output, Scheduler, flow::FlowInput};
+use super::{Input, Output, Scheduler, flow::FlowInput, peers::PeerState};
 use crate::{
     BlockId, Chain, FilterRules, SyncOptions, WatchSet,
     filters::{FilterFigures, FilterInput, Filters, View},
@@ -83,7 +83,7 @@ impl Scheduler {
             self.synced_at = None;
         }
         let nothing = RangeInclusive::new(1, 0);
-        let serves = |peer: PeerId| self.peers.get(&peer).map_or(nothing.clone(), |peer| peer.serves());
+        let serves = |peer: PeerId| self.peers.get(&peer).map_or(nothing.clone(), PeerState::serves);
         filters.handle(now, input, &View { chain: &*chain, serves: &serves, may_fetch });
         while let Some(output) = filters.poll() {
             if let Output::Drop(peer, _) = output

@@ -136,12 +136,12 @@ impl<'a> Iterator for Instructions<'a> {
 
 #[cfg(test)]
 mod tests {
-    use hex_conservative::FromHex;
+    use hex_conservative::decode_to_vec;
 
     use super::*;
 
     fn hex(text: &str) -> Vec<u8> {
-        Vec::from_hex(text).unwrap()
+        decode_to_vec(text).unwrap()
     }
 
     #[test]

@@ -1,0 +1,66 @@
+//! The machine on virtual time, among peers of all kinds. `TIPWARD_FILTER_SEEDS=20000` runs so many seeds.
+
+mod world;
+
+use std::time::Duration;
+
+use world::{Nature, World};
+
+const DEFAULT_SEEDS: u64 = 400;
+
+fn seeds() -> u64 {
+    std::env::var("TIPWARD_FILTER_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_SEEDS)
+}
+
+/// Two of any kind and one honest peer: every payment arrives, in order and once, and nobody honest is dropped.
+#[test]
+fn one_honest_peer_is_enough_whatever_the_others_do() {
+    for seed in 0..seeds() {
+        let mut world = World::new(seed);
+        let natures = [world.any_nature(), world.any_nature(), Nature::Honest];
+        world.connect(&natures);
+        world.run(seed);
+    }
+}
+
+#[test]
+fn false_filters_are_found_out() {
+    for nature in [Nature::LacksOutputs, Nature::WrongBytes, Nature::Malformed, Nature::Equivocates] {
+        let mut world = World::new(7);
+        world.connect(&[nature, Nature::Honest, Nature::Honest]);
+        world.run(7);
+        assert_eq!(world.dropped(), [0], "{nature:?}");
+    }
+}
+
+/// Nothing tells who is right: nobody is dropped, and the sink gets the block.
+#[test]
+fn what_can_not_be_decided_goes_to_the_sink() {
+    let mut world = World::new(8);
+    world.connect(&[Nature::HasMore, Nature::HasMore, Nature::Honest]);
+    world.run(8);
+    assert!(world.dropped().is_empty());
+    let figures = world.figures();
+    assert!(figures.undecided > 0 && figures.undecided <= figures.disputed, "{figures:?}");
+}
+
+#[test]
+fn who_is_silent_is_done_without_and_dropped_in_the_end() {
+    for nature in [Nature::SilentOnHashes, Nature::SilentOnFilters, Nature::SilentOnBlocks] {
+        let mut world = World::new(9);
+        world.connect(&[nature, Nature::Honest, Nature::Honest]);
+        world.run(9);
+        assert!(world.dropped().is_empty() || world.dropped() == [0], "{nature:?}");
+        assert!(world.elapsed() < Duration::from_secs(60), "{nature:?} holds up {:?}", world.elapsed());
+    }
+}
+
+/// The budget holds for whatever waits; what comes next is taken all the same.
+#[test]
+fn memory_has_a_bound() {
+    let mut world = World::with_budget(10, 4000);
+    world.connect(&[Nature::Honest, Nature::Honest, Nature::Honest]);
+    world.run(10);
+    // A range of filters for the front, and a block of each peer, come on top.
+    assert!(world.most_buffered() < 4000 + 128 * 40 + 3 * 4 * 400, "{} bytes", world.most_buffered());
+}
