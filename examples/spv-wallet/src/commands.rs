@@ -95,9 +95,6 @@ fn open(dir: &Path, network: Option<&'static Network>) -> Result<Wallet, Failure
 fn init(arguments: &InitArguments, network: Option<&'static Network>, dir: &Path) -> Result<(), Failure> {
     let network =
         network.ok_or_else(|| Failure::Usage("of which network? Give --network NAME".to_owned()))?;
-    if Wallet::exists(dir) {
-        return Err(Failure::Failed(format!("there is a wallet already in {}", dir.display())));
-    }
     let checkpoint = arguments.checkpoint.as_deref().map(checkpoint::read).transpose();
     let checkpoint = checkpoint.map_err(Failure::failed)?;
     let mut descriptors = Vec::new();
@@ -108,6 +105,9 @@ fn init(arguments: &InitArguments, network: Option<&'static Network>, dir: &Path
         return Err(Failure::Usage(
             "--change-descriptor: the other one has a path of change already".to_owned(),
         ));
+    }
+    if Wallet::exists(dir) {
+        return Err(Failure::Failed(format!("there is a wallet already in {}", dir.display())));
     }
     if let Some(file) = &arguments.new_secret {
         Secret::create(file, network).map_err(Failure::failed)?;

@@ -334,7 +334,8 @@ impl World {
             let event = self.queue.peek().map(|Reverse(next)| next.0);
             let deadline = self.filters.deadline();
             let next = event.into_iter().chain(deadline).min();
-            let next = next.unwrap_or_else(|| panic!("seed {seed}: it waits for nothing at {:?}", self.cursor));
+            let next =
+                next.unwrap_or_else(|| panic!("seed {seed}: it waits for nothing at {:?}", self.cursor));
             self.now = self.now.max(next);
             assert!(self.elapsed() < PATIENCE, "seed {seed}: at {:?}, {:?}", self.cursor, self.natures);
             match event.filter(|at| *at <= self.now).and_then(|_| self.queue.pop()) {
