@@ -52,7 +52,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         Some(Command::Address { new }) => address(open()?, new, json),
         Some(Command::Send(arguments)) => block_on(send(open()?, arguments, json)),
         Some(Command::Broadcast { txid, connection }) => {
-            block_on(rebroadcast(open()?, txid, connection, json))
+            block_on(hand_over(open()?, &connection, json, |wallet| waiting(wallet, txid)))
         }
         Some(Command::Abandon { txid }) => abandon(open()?, txid),
         Some(Command::Proof { txid }) => proof(&open()?, txid),
@@ -153,29 +153,22 @@ async fn send(wallet: Wallet, arguments: SendArguments, is_json: bool) -> Result
     let to = parse_address(&arguments.address, network).map_err(Failure::usage)?;
     let secret = Secret::read(&arguments.secret, network).map_err(Failure::failed)?;
     let rate = FeeRate::from_sat_per_vb_u32(arguments.fee_rate);
-    let way = Way { relay: true, ..Way::of(&arguments.connection, network)? };
-    let wallet = Shared::new(wallet);
-    let mut node = node::start(&wallet, &way, |_| {}).await?;
-    node::until_synced(&mut node).await?;
-    let paid = pay::pay(&mut wallet.lock(), &secret, &to, arguments.amount, rate);
-    let transaction = paid.map_err(Failure::failed)?;
-    let outcome = node::broadcast(&node, serialize(&transaction)).await;
-    let told = conclude(&wallet, &transaction, outcome, is_json);
-    node.shutdown().await.map_err(Failure::failed)?;
-    told
+    let make = |wallet: &mut Wallet| pay::pay(wallet, &secret, &to, arguments.amount, rate);
+    hand_over(wallet, &arguments.connection, is_json, |wallet| make(wallet).map_err(Failure::failed)).await
 }
 
-async fn rebroadcast(
+/// Syncs, takes the transaction that is made then, and hands it to the peers.
+async fn hand_over(
     wallet: Wallet,
-    txid: Txid,
-    connection: Connection,
+    connection: &Connection,
     is_json: bool,
+    make: impl FnOnce(&mut Wallet) -> Result<Transaction, Failure>,
 ) -> Result<(), Failure> {
-    let transaction = waiting(&wallet, txid)?;
-    let way = Way { relay: true, ..Way::of(&connection, wallet.network())? };
+    let way = Way { relay: true, ..Way::of(connection, wallet.network())? };
     let wallet = Shared::new(wallet);
     let mut node = node::start(&wallet, &way, |_| {}).await?;
     node::until_synced(&mut node).await?;
+    let transaction = make(&mut wallet.lock())?;
     let outcome = node::broadcast(&node, serialize(&transaction)).await;
     let told = conclude(&wallet, &transaction, outcome, is_json);
     node.shutdown().await.map_err(Failure::failed)?;

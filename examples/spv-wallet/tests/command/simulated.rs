@@ -156,6 +156,29 @@ fn reach_over_the_gap(mode: &'static str) {
     assert_eq!(confirmed(&giver), 4 * PAYMENT);
 }
 
+/// Nothing comes back: what is spent is all that tells.
+#[test]
+fn a_spend_without_change_is_found() {
+    for mode in MODES {
+        let mut chain = trunk();
+        let server = Server::start(chain.clone(), Behaviour::Honest);
+        let wallet = Wallet::create("btc-regtest", &[server.address()], mode);
+        pay(&mut chain, &[script(&wallet.address(&[]))]);
+        server.node.set_chain(chain.clone());
+        let secret = wallet.secret();
+        let secret = secret.to_str().unwrap();
+        lines(&finish(wallet.connecting(&["send", SOMEBODY, "9700sat", "--secret", secret])));
+        let mempool = server.node.mempool();
+        assert_eq!((mempool.len(), mempool[0].outputs().count()), (1, 1));
+        chain.extend_with(&mempool, 2);
+        server.node.set_chain(chain);
+        let init = ["init", "--network", "btc-regtest", "--secret", secret];
+        let restored = Wallet::without_keys(&init, &[server.address()], mode);
+        restored.sync();
+        assert_eq!((confirmed(&restored), restored.answer(&["history"]).len()), (0, 2), "by {mode}");
+    }
+}
+
 /// There are no filters and no witnesses; watching works, and signing is refused.
 #[test]
 fn on_bsv_whole_blocks_are_read() {
