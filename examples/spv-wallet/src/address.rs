@@ -3,9 +3,9 @@
 use bdk_wallet::bitcoin::{
     self, Address, Amount, NetworkKind, Script, ScriptBuf, address::NetworkUnchecked, hex::FromHex as _,
 };
-use tipward_chain::sync::{
-    SinkError,
-    peer::wire::bitcoin::{Chain, Network},
+use tipward_chain::{
+    sync::SinkError,
+    wire::bitcoin::{Chain, Network},
 };
 
 /// The network by the name that addresses and keys know it by.

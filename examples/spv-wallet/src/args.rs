@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bdk_wallet::bitcoin::{Amount, Txid};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tipward_chain::sync::peer::wire::bitcoin::Network;
+use tipward_chain::wire::bitcoin::{Chain, Network};
 
 use crate::address::parse_amount;
 
@@ -89,7 +89,7 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         payments: u32,
         /// How the wallet finds them.
-        #[arg(long, value_enum, value_name = "HOW", default_value_t)]
+        #[arg(long, value_enum, value_name = "HOW", default_value = "filters")]
         mode: Mode,
     },
 }
@@ -138,17 +138,28 @@ pub(crate) struct Connection {
     /// A node to connect to, instead of those that DNS seeds name; may be given several times.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) connect: Vec<String>,
-    /// How to find transactions; by whole blocks unless peers serve filters.
-    #[arg(long, value_enum, value_name = "HOW", default_value_t)]
-    pub(crate) mode: Mode,
+    /// How to find transactions; by filters where the network has them.
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub(crate) mode: Option<Mode>,
 }
 
 /// How transactions are found. No peer is told what is looked for in either.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Mode {
+    /// By the blocks' filters (BIP 157), and in those blocks whose filters match.
+    Filters,
     /// In whole blocks, all of them.
-    #[default]
     Blocks,
+}
+
+impl Mode {
+    /// What is best on a network.
+    pub(crate) fn best(network: &Network) -> Self {
+        match network.chain {
+            Chain::Btc => Self::Filters,
+            Chain::Bsv => Self::Blocks,
+        }
+    }
 }
 
 fn network(name: &str) -> Result<&'static Network, String> {

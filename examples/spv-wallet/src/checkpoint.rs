@@ -6,12 +6,10 @@ use bdk_wallet::bitcoin::hex::FromHex as _;
 use serde::{Deserialize, Serialize};
 use tipward_chain::{
     Checkpoint, Coin, HeaderReader,
-    sync::{
-        SinkError,
-        peer::wire::{
-            Header,
-            bitcoin::{BlockHeader, Network, Work},
-        },
+    sync::SinkError,
+    wire::{
+        Header,
+        bitcoin::{BlockHeader, Network, Work},
     },
 };
 

@@ -18,7 +18,6 @@ use crate::{
     args::{Arguments, Command, Connection, InitArguments, SendArguments},
     checkpoint, demo,
     keys::{Secret, parse_public},
-    ledger::{CHANGE, RECEIVE, Refused},
     measure,
     node::{self, Way},
     pay, print,
@@ -39,7 +38,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         Some(Command::Watch { what, from }) => watch(open()?, &what, from),
         Some(Command::Sync { connection, until_synced }) => {
             let wallet = open()?;
-            let way = Way { until_synced, ..Way::new(&connection, wallet.network())? };
+            let way = Way { until_synced, ..Way::of(&connection, wallet.network())? };
             block_on(node::sync(Shared::new(wallet), way, json))
         }
         Some(Command::Balance) => {
@@ -53,7 +52,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         Some(Command::Address { new }) => address(open()?, new, json),
         Some(Command::Send(arguments)) => block_on(send(open()?, arguments, json)),
         Some(Command::Broadcast { txid, connection }) => {
-            block_on(rebroadcast(open()?, txid, connection, json))
+            block_on(hand_over(open()?, &connection, json, |wallet| waiting(wallet, txid)))
         }
         Some(Command::Abandon { txid }) => abandon(open()?, txid),
         Some(Command::Proof { txid }) => proof(&open()?, txid),
@@ -107,6 +106,9 @@ fn init(arguments: &InitArguments, network: Option<&'static Network>, dir: &Path
             "--change-descriptor: the other one has a path of change already".to_owned(),
         ));
     }
+    if Wallet::exists(dir) {
+        return Err(Failure::Failed(format!("there is a wallet already in {}", dir.display())));
+    }
     if let Some(file) = &arguments.new_secret {
         Secret::create(file, network).map_err(Failure::failed)?;
         eprintln!(
@@ -117,29 +119,19 @@ fn init(arguments: &InitArguments, network: Option<&'static Network>, dir: &Path
     if let Some(file) = arguments.secret.as_ref().or(arguments.new_secret.as_ref()) {
         descriptors = Secret::read(file, network).map_err(Failure::failed)?.descriptors;
     }
-    let mut wallet = Wallet::create(dir, network, checkpoint, arguments.birthday).map_err(Failure::failed)?;
-    for (number, descriptor) in [RECEIVE, CHANGE].into_iter().zip(descriptors) {
-        added(wallet.ledger.add_descriptor(number, descriptor))?;
-    }
-    wallet.save().map_err(Failure::failed)
-}
-
-fn added(result: Result<(), Refused>) -> Result<(), Failure> {
-    result.map_err(|refused| match refused {
-        Refused::Known => Failure::Failed("that is watched already".to_owned()),
-        Refused::Useless(why) => Failure::Usage(format!("descriptor: {why}")),
-    })
+    let created = Wallet::create(dir, network, descriptors, checkpoint.as_ref(), arguments.birthday);
+    created.map(drop).map_err(Failure::failed)
 }
 
 fn watch(mut wallet: Wallet, what: &str, from: Option<u64>) -> Result<(), Failure> {
     // A descriptor has parentheses, which nothing else has.
     if what.contains('(') {
         for descriptor in parse_public(what, wallet.network()).map_err(Failure::usage)? {
-            added(wallet.ledger.watch_descriptor(descriptor))?;
+            wallet.ledger.watch_descriptor(descriptor).map_err(Failure::failed)?;
         }
     } else {
         let script = parse_script(what, wallet.network()).map_err(Failure::usage)?;
-        added(wallet.ledger.watch_script(script))?;
+        wallet.ledger.watch_script(script).map_err(Failure::failed)?;
     }
     match from {
         Some(height) => wallet.set_scan_from(Some(height)).map_err(Failure::failed),
@@ -161,29 +153,22 @@ async fn send(wallet: Wallet, arguments: SendArguments, is_json: bool) -> Result
     let to = parse_address(&arguments.address, network).map_err(Failure::usage)?;
     let secret = Secret::read(&arguments.secret, network).map_err(Failure::failed)?;
     let rate = FeeRate::from_sat_per_vb_u32(arguments.fee_rate);
-    let way = Way { relay: true, ..Way::new(&arguments.connection, network)? };
-    let wallet = Shared::new(wallet);
-    let mut node = node::start(&wallet, &way, |_| {}).await?;
-    node::until_synced(&mut node).await?;
-    let paid = pay::pay(&mut wallet.lock(), &secret, &to, arguments.amount, rate);
-    let transaction = paid.map_err(Failure::failed)?;
-    let outcome = node::broadcast(&node, serialize(&transaction)).await;
-    let told = conclude(&wallet, &transaction, outcome, is_json);
-    node.shutdown().await.map_err(Failure::failed)?;
-    told
+    let make = |wallet: &mut Wallet| pay::pay(wallet, &secret, &to, arguments.amount, rate);
+    hand_over(wallet, &arguments.connection, is_json, |wallet| make(wallet).map_err(Failure::failed)).await
 }
 
-async fn rebroadcast(
+/// Syncs, takes the transaction that is made then, and hands it to the peers.
+async fn hand_over(
     wallet: Wallet,
-    txid: Txid,
-    connection: Connection,
+    connection: &Connection,
     is_json: bool,
+    make: impl FnOnce(&mut Wallet) -> Result<Transaction, Failure>,
 ) -> Result<(), Failure> {
-    let transaction = waiting(&wallet, txid)?;
-    let way = Way { relay: true, ..Way::new(&connection, wallet.network())? };
+    let way = Way { relay: true, ..Way::of(connection, wallet.network())? };
     let wallet = Shared::new(wallet);
     let mut node = node::start(&wallet, &way, |_| {}).await?;
     node::until_synced(&mut node).await?;
+    let transaction = make(&mut wallet.lock())?;
     let outcome = node::broadcast(&node, serialize(&transaction)).await;
     let told = conclude(&wallet, &transaction, outcome, is_json);
     node.shutdown().await.map_err(Failure::failed)?;
@@ -277,7 +262,7 @@ fn verify_proof(wallet: &Wallet, text: &str, is_json: bool) -> Result<(), Failur
     let proven = headers(wallet)?.verify_inclusion(&proof).map_err(Failure::failed)?;
     let (height, hash) = (proven.block.height, proven.block.hash);
     if is_json {
-        let transaction = |(position, txid): &(u32, tipward_chain::sync::peer::wire::Txid)| json!({"txid": txid.to_string(), "position": position});
+        let transaction = |(position, txid): &(u32, tipward_chain::wire::Txid)| json!({"txid": txid.to_string(), "position": position});
         return print(json!({
             "height": height,
             "block": hash.to_string(),

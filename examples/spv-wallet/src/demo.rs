@@ -15,8 +15,8 @@ use tipward_simnet::{Behaviour, ChainSpec, SimChain, SimNode};
 use crate::{
     Failure,
     address::{parse_address, show_script},
+    args::Mode,
     keys::{Secret, text_of},
-    ledger::{CHANGE, RECEIVE},
     node::{self, Way},
     pay, print,
     show::{self, Entry, State},
@@ -67,13 +67,8 @@ impl World {
 /// A wallet of these keys, which nobody else must have.
 pub(crate) fn wallet(dir: &Path) -> Result<(Wallet, Secret), Failure> {
     let secret = Secret::parse(&text_of(&SEED, NETWORK), NETWORK).map_err(Failure::failed)?;
-    let mut wallet = Wallet::create(dir, NETWORK, None, None).map_err(Failure::failed)?;
-    for (number, descriptor) in [RECEIVE, CHANGE].into_iter().zip(secret.descriptors.clone()) {
-        let added = wallet.ledger.add_descriptor(number, descriptor);
-        added.map_err(|refused| Failure::Failed(format!("{refused:?}")))?;
-    }
-    wallet.save().map_err(Failure::failed)?;
-    Ok((wallet, secret))
+    let wallet = Wallet::create(dir, NETWORK, secret.descriptors.clone(), None, None);
+    Ok((wallet.map_err(Failure::failed)?, secret))
 }
 
 pub(crate) async fn run() -> Result<(), Failure> {
@@ -82,8 +77,8 @@ pub(crate) async fn run() -> Result<(), Failure> {
     let (wallet, secret) = wallet(dir.path())?;
     let wallet = Shared::new(wallet);
     let connect = world.nodes.iter().map(|node| node.address().into()).collect();
-    let way = Way { connect, relay: true, ..Way::default() };
-    step("sync", "headers and blocks of two simulated nodes")?;
+    let way = Way { relay: true, ..Way::new(connect, Mode::Filters) };
+    step("sync", "headers of two simulated nodes, the filters of their blocks, and the blocks that match")?;
     let mut node = node::start(&wallet, &way, |news| drop(print(show::news(news, false)))).await?;
     node::until_synced(&mut node).await?;
     show_balance(&wallet)?;

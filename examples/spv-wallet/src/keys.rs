@@ -10,9 +10,9 @@ use bdk_wallet::{
         descriptor::{DescriptorSecretKey, DescriptorType},
     },
 };
-use tipward_chain::sync::{
-    SinkError,
-    peer::wire::bitcoin::{Chain, Network},
+use tipward_chain::{
+    sync::SinkError,
+    wire::bitcoin::{Chain, Network},
 };
 
 use crate::address::network_kind;

@@ -3,7 +3,11 @@
 //! `bdk_chain` keeps it: descriptors and their scripts in a [`KeychainTxOutIndex`], transactions in a [`TxGraph`], the blocks that
 //! matter in a sparse [`LocalChain`]. Each change is staged as a [`ChangeSet`] for the store; all of them merged are the ledger.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    fmt,
+};
 
 use bdk_wallet::{
     bitcoin::{self, OutPoint, ScriptBuf, TxOut, Txid},
@@ -19,10 +23,8 @@ use bdk_wallet::{
 use serde::{Deserialize, Serialize};
 use tipward_chain::{
     prove,
-    sync::{
-        Block, BlockId, SinkError, WatchSet,
-        peer::wire::bitcoin::{Network, Transaction},
-    },
+    sync::{Block, BlockId, SinkError, WatchSet},
+    wire::bitcoin::{Network, transactions},
 };
 
 /// So many scripts beyond the last one that was used or given out are looked for.
@@ -86,12 +88,23 @@ impl ChangeSet {
 }
 
 /// Why something can't be added to the ledger.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Refused {
     /// It is there.
     Known,
     /// The descriptor is of no use for a wallet, because of this.
     Useless(String),
+}
+
+impl Error for Refused {}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known => write!(f, "that is watched already"),
+            Self::Useless(why) => write!(f, "descriptor: {why}"),
+        }
+    }
 }
 
 /// The ledger.
@@ -235,15 +248,11 @@ impl Ledger {
 
     /// Takes the transactions of a block that concern us. Returns which.
     pub(crate) fn apply(&mut self, block: &Block) -> Result<Vec<Txid>, SinkError> {
-        let bytes = block.bytes();
         let mut found = Vec::new();
-        for (position, offset) in (0_u32..).zip(block.transaction_offsets()) {
-            let transaction = Transaction::split_from(&mut bytes.slice(offset as usize..))?;
-            let pays = transaction.outputs().any(|output| self.watch.contains(output.script().0));
-            let spends = |ledger: &Self| {
-                transaction.inputs().any(|input| ledger.owned(input.outpoint().into()).is_some())
-            };
-            if pays || spends(self) {
+        for (position, (_, transaction)) in (0_u32..).zip(transactions(&block.parts)) {
+            let pays = transaction.outputs().any(|output| self.watch.contains(output.script().as_bytes()));
+            let mut spent = transaction.inputs().map(|input| input.outpoint().into());
+            if pays || spent.any(|outpoint| self.owned(outpoint).is_some()) {
                 let whole = bitcoin::Transaction::try_from(&transaction)
                     .map_err(|error| format!("transaction {}: {error}", transaction.txid()))?;
                 self.insert(whole);
@@ -254,7 +263,7 @@ impl Ledger {
             self.cursor = Some(block.id);
             return Ok(Vec::new());
         }
-        let id = chain_id(block.id)?;
+        let (id, bytes) = (chain_id(block.id)?, block.bytes());
         self.set_tip(id)?;
         let time = bytes.get(TIME).and_then(|time| time.first_chunk().copied()).map_or(0, u32::from_le_bytes);
         for (position, txid) in &found {

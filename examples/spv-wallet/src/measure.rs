@@ -31,7 +31,7 @@ pub(crate) async fn run(blocks: u32, payments: u32, mode: Mode, is_json: bool) -
     let dir = tempfile::tempdir().map_err(Failure::failed)?;
     let wallet = Shared::new(demo::wallet(dir.path())?.0);
     let connect = nodes.iter().map(|node| node.address().into()).collect();
-    let way = Way { connect, mode, ..Way::default() };
+    let way = Way::new(connect, mode);
     let began = Instant::now();
     let mut node = node::start(&wallet, &way, |_| {}).await?;
     node::until_synced(&mut node).await?;
@@ -53,12 +53,14 @@ pub(crate) async fn run(blocks: u32, payments: u32, mode: Mode, is_json: bool) -
             "chain_bytes": chain_bytes,
             "received_bytes": received,
             "sent_bytes": sent,
+            "filters_read": progress.filters,
             "blocks_read": progress.blocks,
             "seconds": seconds,
         }));
     }
     print(format_args!("{blocks} blocks of {chain_bytes} bytes, {payments} payments to the wallet"))?;
-    print(format_args!("{received} bytes received, {sent} sent, {} blocks read", progress.blocks))?;
+    let (filters, read) = (progress.filters, progress.blocks);
+    print(format_args!("{received} bytes received, {sent} sent, {filters} filters and {read} blocks read"))?;
     print(format_args!("{seconds:.1} s"))
 }
 

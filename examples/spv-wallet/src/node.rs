@@ -1,6 +1,9 @@
 //! The node under the wallet: how it is started, and what a sync prints.
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 use tipward_chain::{
@@ -18,8 +21,11 @@ use crate::{
     wallet::{News, Shared, WalletSink},
 };
 
+/// When it is told that nobody serves filters.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// How a node is to be started.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Way {
     /// Whom to connect to; by default those that DNS seeds name.
     pub(crate) connect: Vec<PeerAddress>,
@@ -32,11 +38,16 @@ pub(crate) struct Way {
 }
 
 impl Way {
-    pub(crate) fn new(connection: &Connection, network: &Network) -> Result<Self, Failure> {
+    /// Follows the chain, with whom these name.
+    pub(crate) fn new(connect: Vec<PeerAddress>, mode: Mode) -> Self {
+        Self { connect, relay: false, until_synced: false, mode }
+    }
+
+    pub(crate) fn of(connection: &Connection, network: &Network) -> Result<Self, Failure> {
         let addresses = connection.connect.iter().map(|text| PeerAddress::parse(text, network.default_port));
         let connect = addresses.collect::<Result<_, _>>();
         let connect = connect.map_err(|error| Failure::Usage(format!("--connect: {error}")))?;
-        Ok(Self { connect, mode: connection.mode, ..Self::default() })
+        Ok(Self::new(connect, connection.mode.unwrap_or_else(|| Mode::best(network))))
     }
 
     fn builder(&self, wallet: &Shared) -> NodeBuilder {
@@ -59,13 +70,24 @@ pub(crate) async fn start(
 ) -> Result<Node, Failure> {
     find_birthday(wallet, way).await?;
     let mut builder = way.builder(wallet).sink(WalletSink { wallet: wallet.clone(), tell: Box::new(tell) });
-    match way.mode {
-        Mode::Blocks => {}
+    if way.mode == Mode::Filters {
+        builder = builder.filters(wallet.lock().ledger.watched().clone());
     }
     if way.until_synced {
         builder = builder.stop_when_synced().give_up_without_peers();
     }
-    builder.spawn().await.map_err(Failure::failed)
+    let node = builder.spawn().await.map_err(Failure::failed)?;
+    if way.mode == Mode::Filters {
+        let control = node.control();
+        tokio::spawn(async move {
+            tokio::time::sleep(PATIENCE).await;
+            let progress = control.progress();
+            if progress.peers > 0 && progress.filter_peers == 0 {
+                eprintln!("waiting: no peer that is connected serves filters; '--mode blocks' does without");
+            }
+        });
+    }
+    Ok(node)
 }
 
 /// Finds the block that the wallet is to look from, if one is asked for, which takes all headers and no block.
@@ -131,6 +153,7 @@ pub(crate) async fn sync(wallet: Shared, way: Way, is_json: bool) -> Result<(), 
             "height": tip.map(|tip| tip.height),
             "block": tip.map(|tip| tip.hash.to_string()),
             "headers": progress.headers,
+            "filters": progress.filters,
             "blocks": progress.blocks,
             "block_bytes": progress.bytes,
             "reorgs": progress.reorgs,
@@ -139,7 +162,8 @@ pub(crate) async fn sync(wallet: Shared, way: Way, is_json: bool) -> Result<(), 
         }));
     }
     let at = tip.map_or("nothing".to_owned(), |tip| tip.to_string());
-    print(format_args!("stopped at {at}: {} headers, {} blocks read", progress.headers, progress.blocks))
+    let (headers, filters, blocks) = (progress.headers, progress.filters, progress.blocks);
+    print(format_args!("stopped at {at}: {headers} headers, {filters} filters, {blocks} blocks read"))
 }
 
 fn line(event: &Event, is_json: bool) -> Option<String> {

@@ -6,7 +6,7 @@ use bdk_wallet::{
     bitcoin::{Address, Amount, FeeRate, Transaction},
     chain::{ConfirmationBlockTime, Indexer as _},
 };
-use tipward_chain::sync::{SinkError, peer::wire::bitcoin::Chain};
+use tipward_chain::{sync::SinkError, wire::bitcoin::Chain};
 
 use crate::{
     address::bitcoin_network,

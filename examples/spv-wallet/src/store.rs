@@ -2,11 +2,14 @@
 //!
 //! Changes are appended; when the wallet is opened they are merged into one.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
-use tipward_chain::sync::{BlockId, SinkError, peer::wire::BlockHash};
+use tipward_chain::{
+    sync::{BlockId, SinkError},
+    wire::BlockHash,
+};
 
 use crate::ledger::ChangeSet;
 
@@ -46,15 +49,13 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Makes a new file, with these settings.
-    pub(crate) fn create(path: &Path, settings: &Settings) -> Result<Self, SinkError> {
-        if path.exists() {
-            return Err(format!("there is a wallet already: {}", path.display()).into());
-        }
-        let database = Database::create(path).map_err(|error| explain(path, &error))?;
-        let mut store = Self { database, next: 0 };
-        store.commit(&ChangeSet::default(), settings)?;
-        Ok(store)
+    /// Makes a new file. It has its name when all of this is in it.
+    pub(crate) fn create(path: &Path, changes: &ChangeSet, settings: &Settings) -> Result<(), SinkError> {
+        let unfinished = path.with_extension("new");
+        std::fs::remove_file(&unfinished).or_else(absent)?;
+        let database = Database::create(&unfinished).map_err(|error| explain(&unfinished, &error))?;
+        Self { database, next: 0 }.commit(changes, settings)?;
+        Ok(std::fs::rename(&unfinished, path)?)
     }
 
     /// Opens a file and reads everything.
@@ -107,6 +108,11 @@ fn read_all(database: &Database) -> Result<(Settings, ChangeSet, u64), SinkError
     let table = read.open_table(SETTINGS)?;
     let settings = table.get(())?.ok_or("it has no settings")?;
     Ok((serde_json::from_slice(settings.value())?, all, rows))
+}
+
+/// A file that is not there need not be removed.
+fn absent(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
 fn explain(path: &Path, error: &DatabaseError) -> String {

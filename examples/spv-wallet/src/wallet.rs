@@ -5,15 +5,19 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use bdk_wallet::bitcoin::Txid;
+use bdk_wallet::{
+    bitcoin::Txid,
+    miniscript::{Descriptor, DescriptorPublicKey},
+};
 use tipward_chain::{
     Checkpoint,
-    sync::{Block, BlockId, BlockSink, SinkError, async_trait, peer::wire::bitcoin::Network},
+    sync::{Block, BlockId, BlockSink, SinkError, async_trait},
+    wire::bitcoin::Network,
 };
 
 use crate::{
     checkpoint,
-    ledger::Ledger,
+    ledger::{CHANGE, ChangeSet, Ledger, RECEIVE},
     store::{Settings, Store},
 };
 
@@ -32,21 +36,30 @@ pub(crate) struct Wallet {
 }
 
 impl Wallet {
-    /// Makes an empty wallet that looks at the blocks from a height on.
+    /// Whether a data directory has a wallet.
+    pub(crate) fn exists(dir: &Path) -> bool {
+        dir.join(FILE).exists()
+    }
+
+    /// Makes a wallet of these descriptors, of receiving and of change, that looks at the blocks from a height on.
     pub(crate) fn create(
         dir: &Path,
         network: &'static Network,
-        checkpoint: Option<Checkpoint>,
+        descriptors: Vec<Descriptor<DescriptorPublicKey>>,
+        checkpoint: Option<&Checkpoint>,
         birthday: Option<u64>,
     ) -> Result<Self, SinkError> {
         std::fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-        let settings = Settings { network: network.name.to_owned(), cursor: None, scan_from: birthday };
-        let ledger = Ledger::load(network, crate::ledger::ChangeSet::default(), None)?;
-        let store = Store::create(&dir.join(FILE), &settings)?;
-        if let Some(checkpoint) = &checkpoint {
+        let mut ledger = Ledger::load(network, ChangeSet::default(), None)?;
+        for (number, descriptor) in [RECEIVE, CHANGE].into_iter().zip(descriptors) {
+            ledger.add_descriptor(number, descriptor)?;
+        }
+        if let Some(checkpoint) = checkpoint {
             checkpoint::write(&dir.join(CHECKPOINT), checkpoint)?;
         }
-        Ok(Self { ledger, settings, store, dir: dir.to_owned(), checkpoint })
+        let settings = Settings { network: network.name.to_owned(), cursor: None, scan_from: birthday };
+        Store::create(&dir.join(FILE), &ledger.take_changes()?, &settings)?;
+        Self::open(dir)
     }
 
     /// Opens the wallet of a data directory.

@@ -49,7 +49,6 @@ fn bad_input_is_refused_in_a_line() {
         (&["verify-proof", absent], 2, "absent"),
         (&["proof", &"11".repeat(32)], 1, "no transaction"),
         (&["abandon", &"11".repeat(32)], 1, "no transaction"),
-        (&["broadcast", &"11".repeat(32)], 1, "no transaction"),
         (&["checkpoint", "5", absent], 1, "headers.redb"),
     ] {
         assert_refused(&wallet, arguments, code, part);

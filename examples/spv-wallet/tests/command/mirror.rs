@@ -20,6 +20,11 @@ fn the_balance_is_that_of_bitcoinds_wallet_by_whole_blocks() {
     compare("blocks");
 }
 
+#[test]
+fn the_balance_is_that_of_bitcoinds_wallet_by_filters() {
+    compare("filters");
+}
+
 fn compare(mode: &'static str) {
     let Some(bitcoind) = Bitcoind::start(&["-blockfilterindex=1", "-peerblockfilters=1"]) else { return };
     let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
@@ -155,7 +160,7 @@ impl World {
 
     fn check(&mut self) {
         self.wallet.sync();
-        assert_eq!(self.ours(), self.theirs());
+        assert_eq!(ours(&self.wallet), self.theirs());
     }
 
     /// In the end everything that may be confirmed is, and there is nothing else.
@@ -169,17 +174,22 @@ impl World {
         }
         self.bitcoind.mine(1, NOBODYS_ADDRESS);
         self.check();
-        assert!(self.ours().1.len() > 20);
-    }
-
-    /// The confirmed balance in satoshi, and the block of each confirmed transaction.
-    fn ours(&self) -> (u64, BTreeMap<String, String>) {
-        let balance = &self.wallet.answer(&["balance"])[0];
-        let text = |value: &Value| value.as_str().unwrap().to_owned();
-        let history = self.wallet.answer(&["history"]);
-        let confirmed = history.iter().filter(|entry| entry["state"] == "confirmed");
-        let blocks = confirmed.map(|entry| (text(&entry["txid"]), text(&entry["block"]))).collect();
-        (balance["confirmed_sat"].as_u64().unwrap(), blocks)
+        let blocks = ours(&self.wallet).1;
+        assert!(blocks.len() > 20);
+        // One that starts anew finds the same in the chain.
+        let secret = self.wallet.secret();
+        let init = ["init", "--network", "btc-regtest", "--secret", secret.to_str().unwrap()];
+        let restored = Wallet::without_keys(&init, &self.wallet.connect, self.wallet.mode);
+        restored.sync();
+        assert_eq!(ours(&restored), self.theirs());
+        for (txid, block) in blocks.iter().take(5) {
+            let theirs = self.bitcoind.rpc("gettxoutproof", &json!([[txid], block]));
+            let theirs = theirs.as_str().unwrap();
+            let ours = finish(self.wallet.command(&["proof", txid]));
+            assert_eq!(text(&ours.stdout).trim(), theirs);
+            let proven = &self.wallet.answer(&["verify-proof", theirs])[0];
+            assert_eq!((&proven["block"], &proven["transactions"][0]["txid"]), (&json!(block), &json!(txid)));
+        }
     }
 
     fn theirs(&self) -> (u64, BTreeMap<String, String>) {
@@ -195,4 +205,14 @@ impl World {
     fn theirs_of(&self, method: &str, parameters: &Value) -> Vec<Value> {
         self.bitcoind.rpc_of(MIRROR, method, parameters).as_array().unwrap().clone()
     }
+}
+
+/// The confirmed balance in satoshi, and the block of each confirmed transaction.
+fn ours(wallet: &Wallet) -> (u64, BTreeMap<String, String>) {
+    let balance = &wallet.answer(&["balance"])[0];
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let history = wallet.answer(&["history"]);
+    let confirmed = history.iter().filter(|entry| entry["state"] == "confirmed");
+    let blocks = confirmed.map(|entry| (text(&entry["txid"]), text(&entry["block"]))).collect();
+    (balance["confirmed_sat"].as_u64().unwrap(), blocks)
 }

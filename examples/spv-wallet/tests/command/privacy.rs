@@ -84,6 +84,11 @@ fn with_whole_blocks_nothing_is_told() {
     look("blocks");
 }
 
+#[test]
+fn with_filters_nothing_is_told_but_which_blocks_matter() {
+    look("filters");
+}
+
 fn look(mode: &'static str) {
     let mut chain = trunk();
     let server = Server::start(chain.clone(), Behaviour::Honest);

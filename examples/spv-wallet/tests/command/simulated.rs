@@ -11,6 +11,8 @@ use crate::{Wallet, finish, lines, text};
 
 const NETWORK: &Network = Network::BTC_REGTEST;
 const SOMEBODY: &str = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
+/// How transactions are found.
+const MODES: [&str; 2] = ["blocks", "filters"];
 /// What a simulated payment pays, in satoshi.
 pub(crate) const PAYMENT: u64 = 10_000;
 
@@ -78,13 +80,17 @@ fn the_demo_shows_all_and_ends_well() {
 
 #[test]
 fn a_script_alone_is_watched_from_a_height_a_birthday_or_a_checkpoint_on() {
+    MODES.into_iter().for_each(watch_a_script);
+}
+
+fn watch_a_script(mode: &'static str) {
     let mut chain = trunk();
     for _ in 0..10 {
         pay(&mut chain, &[script(SOMEBODY)]);
     }
     let server = Server::start(chain, Behaviour::Honest);
     let init = ["init", "--network", "btc-regtest"];
-    let wallet = Wallet::without_keys(&init, &[server.address()], "blocks");
+    let wallet = Wallet::without_keys(&init, &[server.address()], mode);
     wallet.answer(&["watch", SOMEBODY]);
     wallet.sync();
     assert_eq!((confirmed(&wallet), wallet.answer(&["history"]).len()), (10 * PAYMENT, 10));
@@ -92,8 +98,7 @@ fn a_script_alone_is_watched_from_a_height_a_birthday_or_a_checkpoint_on() {
     assert_eq!(wallet.sync().pop().unwrap()["blocks"], 0);
 
     // The last four are in the blocks from 112 on.
-    let born =
-        Wallet::without_keys(&[&init[..], &["--birthday", "112"]].concat(), &[server.address()], "blocks");
+    let born = Wallet::without_keys(&[&init[..], &["--birthday", "112"]].concat(), &[server.address()], mode);
     born.answer(&["watch", &script(SOMEBODY).to_hex_string()]);
     born.sync();
     assert_eq!(confirmed(&born), 4 * PAYMENT);
@@ -107,7 +112,7 @@ fn a_script_alone_is_watched_from_a_height_a_birthday_or_a_checkpoint_on() {
     let file = wallet.dir.path().join("checkpoint.json");
     wallet.answer(&["checkpoint", "113", file.to_str().unwrap()]);
     let late = [&init[..], &["--checkpoint", file.to_str().unwrap()]].concat();
-    let late = Wallet::without_keys(&late, &[server.address()], "blocks");
+    let late = Wallet::without_keys(&late, &[server.address()], mode);
     late.answer(&["watch", SOMEBODY]);
     let summary = late.sync().pop().unwrap();
     assert_eq!((confirmed(&late), summary["headers"].as_u64()), (2 * PAYMENT, Some(2)));
@@ -130,16 +135,20 @@ fn a_script_alone_is_watched_from_a_height_a_birthday_or_a_checkpoint_on() {
 /// What is paid moves the gap, in the same block and in those after it.
 #[test]
 fn scripts_are_found_as_far_as_the_gap_reaches() {
+    MODES.into_iter().for_each(reach_over_the_gap);
+}
+
+fn reach_over_the_gap(mode: &'static str) {
     let mut chain = trunk();
     let server = Server::start(chain.clone(), Behaviour::Honest);
-    let giver = Wallet::create("btc-regtest", &[server.address()], "blocks");
+    let giver = Wallet::create("btc-regtest", &[server.address()], mode);
     let scripts: Vec<ScriptBuf> = (0..100).map(|_| script(&giver.address(&["--new"]))).collect();
     pay(&mut chain, &[scripts[20].clone(), scripts[40].clone()]);
     pay(&mut chain, &[scripts[65].clone(), scripts[92].clone()]);
     server.node.set_chain(chain);
     let secret = giver.secret();
     let init = ["init", "--network", "btc-regtest", "--secret", secret.to_str().unwrap()];
-    let restored = Wallet::without_keys(&init, &[server.address()], "blocks");
+    let restored = Wallet::without_keys(&init, &[server.address()], mode);
     restored.sync();
     assert_eq!(confirmed(&restored), 3 * PAYMENT);
     // The one that gave them out knows them all.
@@ -147,12 +156,67 @@ fn scripts_are_found_as_far_as_the_gap_reaches() {
     assert_eq!(confirmed(&giver), 4 * PAYMENT);
 }
 
+/// Nothing comes back: what is spent is all that tells.
+#[test]
+fn a_spend_without_change_is_found() {
+    for mode in MODES {
+        let mut chain = trunk();
+        let server = Server::start(chain.clone(), Behaviour::Honest);
+        let wallet = Wallet::create("btc-regtest", &[server.address()], mode);
+        pay(&mut chain, &[script(&wallet.address(&[]))]);
+        server.node.set_chain(chain.clone());
+        let secret = wallet.secret();
+        let secret = secret.to_str().unwrap();
+        lines(&finish(wallet.connecting(&["send", SOMEBODY, "9700sat", "--secret", secret])));
+        let mempool = server.node.mempool();
+        assert_eq!((mempool.len(), mempool[0].outputs().count()), (1, 1));
+        chain.extend_with(&mempool, 2);
+        server.node.set_chain(chain);
+        let init = ["init", "--network", "btc-regtest", "--secret", secret];
+        let restored = Wallet::without_keys(&init, &[server.address()], mode);
+        restored.sync();
+        assert_eq!((confirmed(&restored), restored.answer(&["history"]).len()), (0, 2), "by {mode}");
+    }
+}
+
+/// There are no filters and no witnesses; watching works, and signing is refused.
+#[test]
+fn on_bsv_whole_blocks_are_read() {
+    let address = "mfha3wmTvGAYZ4iZ7nDdXdDDrNSGjLwRxV";
+    let network = Network::BSV_REGTEST;
+    let mut chain = SimChain::generate(network, ChainSpec::new(105, 3));
+    pay(&mut chain, &[script(address), script(address)]);
+    let server = Server::start(chain.clone(), Behaviour::Honest);
+    let mut wallet = Wallet::create("bsv-regtest", &[server.address()], "filters");
+    wallet.answer(&["watch", address]);
+    let refused = finish(wallet.connecting(&["sync", "--until-synced"]));
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        text(&refused.stderr).contains("bsv-regtest serve no block filters"),
+        "{}",
+        text(&refused.stderr)
+    );
+    wallet.mode = "blocks";
+    wallet.sync();
+    assert_eq!(confirmed(&wallet), 2 * PAYMENT);
+    pay(&mut chain, &[script(&wallet.address(&[]))]);
+    server.node.set_chain(chain);
+    let secret = wallet.secret();
+    let secret = secret.to_str().unwrap();
+    let output = finish(wallet.connecting(&["send", address, "5000sat", "--secret", secret]));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("only watching works"), "{}", text(&output.stderr));
+    assert_eq!((confirmed(&wallet), wallet.answer(&["history"]).len()), (3 * PAYMENT, 3));
+    let witness = finish(wallet.command(&["watch", SOMEBODY]));
+    assert_eq!(witness.status.code(), Some(2), "{}", text(&witness.stderr));
+}
+
 #[test]
 fn a_proof_is_made_and_verified_by_headers() {
     let mut chain = trunk();
     pay(&mut chain, &[script(SOMEBODY), script(SOMEBODY)]);
     let server = Server::start(chain.clone(), Behaviour::Honest);
-    let wallet = Wallet::without_keys(&["init", "--network", "btc-regtest"], &[server.address()], "blocks");
+    let wallet = Wallet::without_keys(&["init", "--network", "btc-regtest"], &[server.address()], "filters");
     wallet.answer(&["watch", SOMEBODY]);
     wallet.sync();
     for entry in wallet.answer(&["history"]) {
@@ -196,7 +260,7 @@ fn what_all_reject_is_given_up() {
     let (code, reason) = (RejectCode::INSUFFICIENT_FEE, "too cheap");
     let mut chain = trunk();
     let server = Server::start(chain.clone(), Behaviour::RejectsTransactions { code, reason });
-    let wallet = Wallet::create("btc-regtest", &[server.address()], "blocks");
+    let wallet = Wallet::create("btc-regtest", &[server.address()], "filters");
     pay(&mut chain, &[script(&wallet.address(&[]))]);
     server.node.set_chain(chain);
     let secret = wallet.secret();
