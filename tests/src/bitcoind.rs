@@ -134,8 +134,30 @@ impl Bitcoind {
         rpc::call(self.request(), method, parameters)
     }
 
+    /// Calls the node about one of several wallets that are open.
+    ///
+    /// # Errors
+    /// What the node or the connection reports.
+    pub fn try_rpc_of(&self, wallet: &str, method: &str, parameters: &Value) -> Result<Value, String> {
+        rpc::call(self.request_at(&format!("wallet/{wallet}")), method, parameters)
+    }
+
+    /// Calls the node about one of several wallets that are open.
+    ///
+    /// # Panics
+    /// The node reports an error.
+    #[must_use]
+    pub fn rpc_of(&self, wallet: &str, method: &str, parameters: &Value) -> Value {
+        self.try_rpc_of(wallet, method, parameters)
+            .unwrap_or_else(|error| panic!("{}: {error}", rpc::brief(method, parameters)))
+    }
+
     fn request(&self) -> minreq::Request {
-        minreq::post(format!("http://{}/", self.rpc)).with_header("Authorization", AUTHORIZATION)
+        self.request_at("")
+    }
+
+    fn request_at(&self, path: &str) -> minreq::Request {
+        minreq::post(format!("http://{}/{path}", self.rpc)).with_header("Authorization", AUTHORIZATION)
     }
 
     /// The height of the node's best chain.

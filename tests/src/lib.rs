@@ -12,6 +12,7 @@ mod rpc;
 mod socks;
 mod tap;
 mod throttle;
+mod watcher;
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
@@ -26,11 +27,27 @@ pub use record::{Record, Recorded};
 pub use socks::{Socks, Through};
 pub use tap::{Log, Seen, Tap, What};
 pub use throttle::Throttle;
+pub use watcher::{Found, Watcher};
 
 /// The README's code, compiled and run with the other tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
+
+/// The code of the page for those who index. The small examples are what the pages show, and are run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/indexing.md")]
+pub struct Indexing;
+
+/// The code of the page for those who build a wallet.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/wallet.md")]
+pub struct Wallet;
+
+/// The code of the page for those who parse.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/parsing.md")]
+pub struct Parsing;
 
 /// A file of real chain data: in the directory that `TIPWARD_TESTDATA` names, or in `../shared/data` beside the project.
 #[must_use]

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use tipward_sync::{
-    Block, BlockId,
+    Block, BlockId, FilterRules,
     peer::{
         Protocol,
         bitcoin::Bitcoin,
         wire::{
             BlockError, BlockEvent, BlockHash, DownloadId, Header,
-            bitcoin::{BlockHeader, BlockOptions, BlockReader, Network},
+            bitcoin::{BlockHeader, BlockOptions, BlockReader, Chain, Network},
             sha256d,
         },
     },
@@ -20,6 +20,7 @@ use crate::{Coin, HeaderError, HeaderRules};
 use rules::Rules;
 
 mod difficulty;
+mod filters;
 mod rules;
 
 /// How much of a block is held when it is read again, in bytes.
@@ -74,6 +75,10 @@ impl Coin for &'static Network {
             }
         }
         Err(BlockError::Cut { received: reader.seen(), size })
+    }
+
+    fn filter_rules(&self) -> Option<Arc<dyn FilterRules>> {
+        (self.chain == Chain::Btc).then(|| Arc::new(filters::BasicFilters) as Arc<dyn FilterRules>)
     }
 
     fn genesis_block(&self) -> Block {

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use tipward_sync::{
-    Block, BlockHead,
+    Block, BlockHead, FilterRules,
     peer::{
         Protocol, UnixTime,
         wire::{BlockError, Header, bitcoin::Work},
@@ -46,6 +46,11 @@ pub trait Coin: Send + Sync + fmt::Debug {
         size: u64,
         pieces: &mut dyn Iterator<Item = Bytes>,
     ) -> Result<(Header, u64), BlockError>;
+
+    /// What the filters of its blocks are; `None` if nodes of the network serve none.
+    fn filter_rules(&self) -> Option<Arc<dyn FilterRules>> {
+        None
+    }
 
     /// Block 0.
     fn genesis_block(&self) -> Block;

@@ -2,7 +2,7 @@
 //! chain and keeps it there.
 //!
 //! ```
-//! use tipward_chain::{Node, sync::{Event, peer::wire::bitcoin::Network}};
+//! use tipward_chain::{Node, sync::Event, wire::bitcoin::Network};
 //!
 //! # use tipward_simnet::{Behaviour, ChainSpec, SimChain, SimNode};
 //! # #[tokio::main]
@@ -26,6 +26,10 @@
 //! ```
 
 pub use tipward_sync as sync;
+
+// The layers below by their own names, for who uses them all.
+pub use peer::wire;
+pub use sync::peer;
 
 mod archive;
 mod bitcoin;

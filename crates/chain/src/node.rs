@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf};
 
 use tipward_sync::{
     Block, BlockId, BlockSink, Control, Events, Progress, Running, SinkError, Strategy, SyncError,
-    SyncOptions, SyncParts, async_trait,
+    SyncOptions, SyncParts, WatchSet, async_trait,
     peer::{ManagerOptions, PeerAddress},
     run,
 };
@@ -24,6 +24,15 @@ pub enum NodeError {
     /// A store can't be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Blocks can't be chosen by their filters on this network.
+    #[error("nodes of {network} serve no block filters")]
+    NoFilters {
+        /// The network.
+        network: &'static str,
+    },
+    /// Block rules have to see every block, and filters leave out most.
+    #[error("block rules need every block: they can't be used with filters")]
+    RulesWithFilters,
     /// The sync has ended.
     #[error(transparent)]
     Sync(#[from] SyncError),
@@ -36,6 +45,7 @@ pub struct NodeBuilder {
     sink: Option<Box<dyn BlockSink>>,
     archive: Option<ArchiveOptions>,
     rules: Option<Box<dyn BlockRules>>,
+    filters: Option<WatchSet>,
     start: Option<Checkpoint>,
     give_up_without_peers: bool,
     /// How to connect. [`connect`](Self::connect) adds to its addresses.
@@ -82,6 +92,19 @@ impl NodeBuilder {
         self
     }
 
+    /// Gives the sink those blocks alone in which one of these scripts may be paid or spent, as the blocks' filters tell
+    /// (BIP 157); the others it [skips](BlockSink::skip). Scripts that the sink adds to the set while it applies a block are looked
+    /// for in all blocks above; for those below, there is [`Control::rescan`]. No script leaves the process.
+    ///
+    /// What peers say of a filter is compared among three of them, where there are so many: one who is honest is enough for
+    /// nothing to be left out. A single peer that serves filters is believed. Now and then, and where peers differ, comes a block
+    /// that has none of the scripts.
+    #[must_use]
+    pub fn filters(mut self, watch: WatchSet) -> Self {
+        self.filters = Some(watch);
+        self
+    }
+
     /// Starts at a checkpoint instead of genesis. A sink without a cursor gets the blocks after it; one whose cursor is lower
     /// ends the sync with an error.
     #[must_use]
@@ -121,8 +144,18 @@ impl NodeBuilder {
     /// Opens the stores and starts. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// A store can't be opened, or the sink can't tell its cursor.
+    /// A store can't be opened, the sink can't tell its cursor, or filters were asked for that the network does not have.
     pub async fn spawn(mut self) -> Result<Node, NodeError> {
+        let filters = match self.filters.take() {
+            None => None,
+            Some(_) if self.rules.is_some() => return Err(NodeError::RulesWithFilters),
+            Some(watch) => {
+                let network = self.coin.name();
+                let rules = self.coin.filter_rules().ok_or(NodeError::NoFilters { network })?;
+                self.sync.strategy = Strategy::HeadersFirst;
+                Some((rules, watch))
+            }
+        };
         std::fs::create_dir_all(&self.data_dir).map_err(StoreError::io(&self.data_dir))?;
         let headers = self.data_dir.join("headers.redb");
         let is_late = self.start.is_some();
@@ -157,6 +190,7 @@ impl NodeBuilder {
             give_up_without_peers: self.give_up_without_peers,
             chain: Box::new(queries.chain()),
             sink: Box::new(NodeSink { sink, start, queries: queries.clone(), rules: self.rules, at: None }),
+            filters,
         })
         .await?;
         Ok(Node { running, queries, archive_dir, coin: self.coin })
@@ -191,6 +225,7 @@ impl Node {
             sink: None,
             archive: None,
             rules: None,
+            filters: None,
             start: None,
             give_up_without_peers: false,
             peers: ManagerOptions::default(),

@@ -20,7 +20,7 @@ use tipward_sync::{
     },
 };
 
-use crate::{ArchiveReader, ArchivedBlock, ChainView, StoreError};
+use crate::{ArchiveReader, ArchivedBlock, ChainView, HeaderReader, StoreError};
 
 /// How much of a block is read at once, in bytes.
 const READ: usize = 1 << 20;
@@ -194,15 +194,37 @@ impl ChainView<'_> {
     /// # Errors
     /// The proof proves nothing, or not now: its block may be on the best chain after a reorg.
     pub fn verify_inclusion(&self, proof: &MerkleBlock) -> Result<Inclusion, InclusionRefused> {
-        let hash = proof.header.hash();
-        let proven = proof.tree.verify()?;
-        if proven.root != proof.header.merkle_root {
-            return Err(InclusionRefused::MerkleRoot(hash));
-        }
-        let on_best = self.node(hash).map(|node| node.id).zip(self.confirmations(hash));
-        let (block, confirmations) = on_best.ok_or(InclusionRefused::NotOnBestChain(hash))?;
-        Ok(Inclusion { block, confirmations, transactions: proven.matches })
+        verify(proof, |hash| Some((self.node(hash)?.id, self.confirmations(hash)?)))
     }
+}
+
+impl HeaderReader {
+    /// Verifies a proof against the headers that were read, as [`ChainView::verify_inclusion`] does against those of a running
+    /// node.
+    ///
+    /// # Errors
+    /// The proof proves nothing, or not now: its block may be on the best chain after a reorg.
+    pub fn verify_inclusion(&self, proof: &MerkleBlock) -> Result<Inclusion, InclusionRefused> {
+        let tree = self.tree();
+        verify(proof, |hash| {
+            let id = tree.get(hash).filter(|id| tree.best_at(id.height) == Some(id.hash))?;
+            Some((id, tree.tip().height - id.height + 1))
+        })
+    }
+}
+
+/// `find` tells where a block is on the best chain, and how many blocks confirm it.
+fn verify(
+    proof: &MerkleBlock,
+    find: impl FnOnce(BlockHash) -> Option<(BlockId, u64)>,
+) -> Result<Inclusion, InclusionRefused> {
+    let hash = proof.header.hash();
+    let proven = proof.tree.verify()?;
+    if proven.root != proof.header.merkle_root {
+        return Err(InclusionRefused::MerkleRoot(hash));
+    }
+    let (block, confirmations) = find(hash).ok_or(InclusionRefused::NotOnBestChain(hash))?;
+    Ok(Inclusion { block, confirmations, transactions: proven.matches })
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::{
 };
 
 use tipward_chain::{
-    HeaderChain, InclusionRefused, Node, Queries, StoreError, prove,
+    HeaderChain, HeaderReader, InclusionRefused, Node, Queries, StoreError, prove,
     sync::{
         BlockId, Event, Events,
         peer::wire::{
@@ -138,6 +138,15 @@ async fn headers_are_enough_to_verify_a_proof() {
     assert!(matches!(verify(&forged), Err(InclusionRefused::Tree(_))));
     node.shutdown().await.unwrap();
     server.shutdown().await;
+
+    // The headers on disk answer the same.
+    let reader = HeaderReader::open(&dir.path().join("headers.redb"), &NETWORK, None).unwrap();
+    for height in [0, 110, 120, 121, 135] {
+        let (_, proof) = self::proof(&branch, height);
+        assert_eq!(reader.verify_inclusion(&proof), queries.read(|view| view.verify_inclusion(&proof)));
+        assert_eq!(reader.verify_inclusion(&proof).unwrap().confirmations, 136 - height);
+    }
+    assert_eq!(reader.verify_inclusion(&lost), Err(InclusionRefused::NotOnBestChain(lost.header.hash())));
 }
 
 /// Asks for the best chain header by header until told to stop; returns the tips that were seen.

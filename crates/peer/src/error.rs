@@ -133,6 +133,12 @@ pub enum Violation {
         /// The command of the message that was too much.
         command: String,
     },
+    /// A filter, or the hashes of some, that was not asked for, or not so many.
+    #[error("sent filters up to block {block}, which were not asked for")]
+    UnrequestedFilter {
+        /// The last block.
+        block: BlockHash,
+    },
     /// A block that was not asked for.
     #[error("sent block {block}, which was not asked for")]
     UnrequestedBlock {

@@ -186,6 +186,8 @@ impl<M: Clone + Send + Sync + 'static> AnyHandler for Erase<M> {
                 | Reply::Fetched(_)
                 | Reply::NewTip(_)
                 | Reply::RangeEnd
+                | Reply::FilterHashes { .. }
+                | Reply::Filter { .. }
                 | Reply::Height(_) => Ok(()),
             },
             _ => Ok(()),

@@ -175,6 +175,20 @@ impl Manager {
         Self::start(protocol, options, events, None).await
     }
 
+    /// As [`spawn`](Self::spawn), for those who ask, broadcast and look at the peers, and have no use for events.
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn).
+    pub async fn spawn_without_events(
+        protocol: Arc<dyn Protocol>,
+        options: ManagerOptions,
+    ) -> Result<Self, StartError> {
+        let (events, mut inbox) = mpsc::channel(1);
+        let manager = Self::spawn(protocol, options, events).await?;
+        tokio::spawn(async move { while inbox.recv().await.is_some() {} });
+        Ok(manager)
+    }
+
     /// As [`spawn`](Self::spawn), with a handler that hears of every peer in a task of that peer's own. `events` gets what
     /// is of no peer, and the handler's errors; what it has no room for is lost.
     ///

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use tipward_wire::{BlockEnd, BlockHash, BlockPart, DownloadId, Header, Txid};
+use tipward_wire::{BlockEnd, BlockHash, BlockPart, DownloadId, FilterHash, FilterHeader, Header, Txid};
 
 use crate::PeerAddress;
 
@@ -64,6 +64,23 @@ pub enum Want {
         /// The transaction as it travels.
         bytes: Bytes,
     },
+    /// The hashes of the filters of these blocks, which follow each other, for light clients (BIP 157). Answered by
+    /// [`Reply::FilterHashes`]; on Bitcoin a node disconnects who names a block that it does not have.
+    FilterHashes {
+        /// The height of the first block.
+        start: u64,
+        /// How many blocks; 2000 at most on Bitcoin.
+        count: u32,
+        /// The last block.
+        stop: BlockHash,
+    },
+    /// The filters of these blocks, each of which is the child of the one before. Answered by a [`Reply::Filter`] for each.
+    Filters {
+        /// The height of the first block.
+        start: u64,
+        /// The blocks; 1000 at most on Bitcoin.
+        blocks: Vec<BlockHash>,
+    },
     /// Addresses of other nodes.
     Addresses,
 }
@@ -122,6 +139,22 @@ pub enum Reply {
     Fetched(Txid),
     /// The peer refuses something that it was sent.
     Rejected(Rejection),
+    /// The hashes of the filters of the blocks up to `stop`, as many as were asked for.
+    FilterHashes {
+        /// The last block.
+        stop: BlockHash,
+        /// The filter header of the block before the first.
+        previous: FilterHeader,
+        /// The hashes, that of the first block first.
+        hashes: Vec<FilterHash>,
+    },
+    /// The filter of a block, which was asked for.
+    Filter {
+        /// The block.
+        block: BlockHash,
+        /// The filter as it travels.
+        bytes: Bytes,
+    },
     /// Addresses of other nodes. Hearsay.
     Addresses(Vec<KnownAddress>),
     /// The peer's dialect can't express the question, or can't be asked it now.

@@ -1,7 +1,7 @@
 //! What can be changed while a sync runs.
 
 use tipward_peer::{ManagerHandle, PeerAddress};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::Progress;
 
@@ -16,6 +16,20 @@ pub struct Control {
     pub(crate) paused: watch::Sender<bool>,
     pub(crate) manager: ManagerHandle,
     pub(crate) progress: watch::Receiver<Progress>,
+    /// Where blocks are chosen by their filters.
+    pub(crate) rescan: Option<mpsc::Sender<u64>>,
+}
+
+/// Why nothing is looked through again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RescanError {
+    /// Blocks are not chosen by their filters: the sink has been given all of them.
+    #[error("there is nothing to rescan: blocks are not chosen by their filters")]
+    NotFiltered,
+    /// The sync has ended.
+    #[error("the sync has ended")]
+    Ended,
 }
 
 impl Control {
@@ -27,6 +41,16 @@ impl Control {
     /// Goes on after [`pause`](Self::pause).
     pub fn resume(&self) {
         self.paused.send_replace(false);
+    }
+
+    /// Rolls the sink back to this height and looks again at all blocks above, for the scripts that are watched by then. Where
+    /// the chain starts above that height the sink goes back to its start; where the sink is lower already, nothing happens.
+    ///
+    /// # Errors
+    /// Blocks are not chosen by their filters, or the sync has ended.
+    pub async fn rescan(&self, height: u64) -> Result<(), RescanError> {
+        let rescan = self.rescan.as_ref().ok_or(RescanError::NotFiltered)?;
+        rescan.send(height).await.map_err(|_| RescanError::Ended)
     }
 
     /// Connects to one more address, as to those that were given at the start.

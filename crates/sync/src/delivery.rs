@@ -28,6 +28,7 @@ pub(crate) enum SinkCommand {
     Apply(Block),
     ApplyPart(BlockId, BlockPart),
     Abort(BlockId),
+    Skip(BlockId),
     Rollback(BlockId),
 }
 
@@ -165,6 +166,12 @@ impl Delivery {
                 self.open = None;
                 self.abort(block).await?;
                 Ok("abort")
+            }
+            SinkCommand::Skip(to) => {
+                let span = debug_span!("skip", height = to.height, hash = %to.hash);
+                self.sink.skip(to).instrument(span).await?;
+                self.untold.reached = Some(to);
+                Ok("skip")
             }
             SinkCommand::Rollback(to) => {
                 let span = debug_span!("rollback", height = to.height, hash = %to.hash);

@@ -21,8 +21,8 @@ use tokio::{
 use tracing::Instrument;
 
 use crate::{
-    BlockSink, Chain, Control, Event, Fault, Input, Order, Output, Scheduler, SinkError, Strategy,
-    SyncOptions,
+    BlockSink, Chain, Control, Event, Fault, FilterRules, Input, Order, Output, Scheduler, SinkError,
+    Strategy, SyncOptions, WatchSet,
     delivery::{Delivered, SinkCommand, deliver, now},
     metrics,
     progress::Tally,
@@ -43,6 +43,8 @@ const PEER_EVENTS: usize = 64;
 const MAX_PART_SIZE: usize = 1 << 20;
 /// How many events a lagging user can catch up on.
 const USER_EVENTS: usize = 1024;
+/// How many calls of [`Control::rescan`] may wait.
+const RESCANS: usize = 16;
 /// How many messages of the sink may wait; each tells of many commands.
 const ACKS: usize = 64;
 /// When time-outs are due and so many events have come since, they are acted on although more are waiting: what was waiting
@@ -93,6 +95,9 @@ pub struct SyncParts {
     pub chain: Box<dyn Chain>,
     /// Where blocks go; not used with headers only.
     pub sink: Box<dyn BlockSink>,
+    /// If only those blocks are wanted that have one of these scripts: which, and what filters are. The sink must be able to
+    /// [skip](BlockSink::skip). A block that it refuses ends the sync.
+    pub filters: Option<(Arc<dyn FilterRules>, WatchSet)>,
 }
 
 /// Starts a sync. Must be called within a tokio runtime.
@@ -117,16 +122,24 @@ pub async fn run(mut parts: SyncParts) -> Result<Running, SyncError> {
     let (progress, watched) = watch::channel(tally.at(now()).clone());
     let (stop, stopped) = oneshot::channel();
     let (paused, pause) = watch::channel(false);
-    let control = Control { paused, manager: manager.handle(), progress: watched };
+    let filters = parts.filters.filter(|_| !headers_only);
+    let (rescan, rescans) = mpsc::channel(RESCANS);
+    let rescan = filters.is_some().then_some(rescan);
+    let control = Control { paused, manager: manager.handle(), progress: watched, rescan };
     let weak = events.downgrade();
 
     // Holds no more than the scheduler lets be with the sink.
     let (commands, sink_inbox) = mpsc::unbounded_channel();
     let (done, acks) = mpsc::channel(ACKS);
-    let may_reject = parts.options.order == Order::Chain && parts.options.strategy == Strategy::HeadersFirst;
+    let may_reject = parts.options.order == Order::Chain
+        && parts.options.strategy == Strategy::HeadersFirst
+        && filters.is_none();
     let sink = deliver(parts.sink, sink_inbox, done, events.clone(), may_reject).instrument(span.clone());
     let driver = Driver {
-        scheduler: Scheduler::new(parts.options, cursor, seed),
+        scheduler: match filters {
+            Some((rules, watch)) => Scheduler::with_filters(parts.options, cursor, seed, rules, watch),
+            None => Scheduler::new(parts.options, cursor, seed),
+        },
         chain: parts.chain,
         peers: Peers::default(),
         manager: manager.handle(),
@@ -137,7 +150,7 @@ pub async fn run(mut parts: SyncParts) -> Result<Running, SyncError> {
         local,
         now: now(),
     };
-    let inlets = Inlets { peers: inbox, acks, pause, stopped };
+    let inlets = Inlets { peers: inbox, acks, pause, rescans, stopped };
     let task = tokio::spawn(drive(driver, manager, tokio::spawn(sink), inlets).instrument(span));
     Ok(Running { control, events: weak, first: Mutex::new(Some(first)), stop: Some(stop), task: Some(task) })
 }
@@ -171,6 +184,7 @@ struct Inlets {
     peers: mpsc::Receiver<PeerEvent>,
     acks: mpsc::Receiver<Delivered>,
     pause: watch::Receiver<bool>,
+    rescans: mpsc::Receiver<u64>,
     stopped: oneshot::Receiver<()>,
 }
 
@@ -196,7 +210,7 @@ enum Flow {
 
 impl Driver {
     async fn run(&mut self, inlets: &mut Inlets) -> Result<(), SyncError> {
-        let Inlets { peers, acks, pause, stopped } = inlets;
+        let Inlets { peers, acks, pause, rescans, stopped } = inlets;
         let (mut events, mut delivered) = (Vec::with_capacity(PEER_EVENTS), Vec::with_capacity(ACKS));
         // How many events have come since time-outs were due.
         let mut late = 0;
@@ -220,6 +234,7 @@ impl Driver {
                 },
                 // Seldom. Without anyone who could change it there are only those to listen to.
                 Ok(()) = pause.changed() => {}
+                Some(height) = rescans.recv() => self.rescan(height),
                 count = peers.recv_many(&mut events, PEER_EVENTS) => if count == 0 {
                     return Ok(());
                 },
@@ -262,6 +277,7 @@ impl Driver {
                 Output::Rollback(to) => self.command(SinkCommand::Rollback(to)),
                 Output::Apply(block) => self.command(SinkCommand::Apply(block)),
                 Output::ApplyPart(block, part) => self.command(SinkCommand::ApplyPart(block, part)),
+                Output::Skip(to) => self.command(SinkCommand::Skip(to)),
                 Output::Abort(block) => self.command(SinkCommand::Abort(block)),
                 Output::Headers(count) => self.board.tally.progress().headers += count as u64,
                 Output::Event(event) => self.tell(event),
@@ -324,6 +340,12 @@ impl Driver {
         }
     }
 
+    fn rescan(&mut self, height: u64) {
+        self.board.tally.progress().synced = false;
+        self.now = now();
+        self.handle(Input::Rescan(height));
+    }
+
     fn pause(&mut self, pause: bool) {
         let paused = &mut self.board.tally.progress().paused;
         if *paused != pause {
@@ -337,8 +359,10 @@ impl Driver {
     fn peer_event(&mut self, event: PeerEvent) -> Result<Option<Input>, SyncError> {
         Ok(match event {
             PeerEvent::Reply { peer, reply } => {
-                if let Reply::Part(part) = &reply {
-                    self.board.received(part.bytes.len());
+                match &reply {
+                    Reply::Part(part) => self.board.received(part.bytes.len()),
+                    Reply::Filter { bytes, .. } => self.board.filtered(bytes.len()),
+                    _ => {}
                 }
                 Some(Input::Reply(peer, reply))
             }

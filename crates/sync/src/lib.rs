@@ -34,11 +34,15 @@
 pub use async_trait::async_trait;
 pub use tipward_peer as peer;
 
+// The lowest layer by its own name.
+pub use peer::wire;
+
 mod chain;
 mod control;
 mod delivery;
 mod driver;
 mod event;
+mod filters;
 mod metrics;
 mod options;
 mod orphans;
@@ -49,9 +53,10 @@ mod sink;
 mod watch;
 
 pub use chain::{Accepted, BlockHead, BlockId, Chain, Past, RefusedHeaders, Update};
-pub use control::{Control, SyncEnded};
+pub use control::{Control, RescanError, SyncEnded};
 pub use driver::{Running, SyncError, SyncParts, run};
 pub use event::{Event, Events};
+pub use filters::FilterRules;
 pub use options::{Order, Strategy, SyncOptions};
 pub use orphans::{Orphan, OrphanOptions, OrphanPool, OrphanRefused};
 pub use progress::{PeerProgress, PeerShare, Progress};

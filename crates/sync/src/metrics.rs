@@ -13,7 +13,7 @@
 //! | `tipward_sync_in_flight_blocks`, `tipward_sync_window_blocks` | gauge | |
 //! | `tipward_sync_buffered_bytes` | gauge | |
 //! | `tipward_sync_paused` | gauge | |
-//! | `tipward_sink_seconds` | histogram | `call`: apply, apply_part, abort, rollback, flush |
+//! | `tipward_sink_seconds` | histogram | `call`: apply, apply_part, abort, skip, rollback, flush |
 
 use std::time::Duration;
 
@@ -48,6 +48,9 @@ fn reason(fault: &Fault) -> &'static str {
         Fault::NoInventory => "no_inventory",
         Fault::BadInventory(_) => "bad_inventory",
         Fault::BadRange => "bad_range",
+        Fault::NoFilters => "no_filters",
+        Fault::FalseFilter { .. } => "false_filter",
+        Fault::FilterEquivocation { .. } => "filter_equivocation",
         Fault::BrokenParts => "broken_parts",
     }
 }

@@ -35,6 +35,14 @@ pub struct Progress {
     pub transactions: u64,
     /// Bytes of them.
     pub bytes: u64,
+    /// Filters received that had the hash which was agreed on; none without filters, like the next three.
+    pub filters: u64,
+    /// Blocks over whose filter peers differed.
+    pub disputed_filters: u64,
+    /// Blocks that the sink was given because nothing told whose filter is right.
+    pub undecided_filters: u64,
+    /// Connections there are now that serve filters.
+    pub filter_peers: usize,
     /// Reorgs followed.
     pub reorgs: u64,
     /// The highest height that a peer has claimed: a hint of what is to come.
@@ -49,8 +57,8 @@ pub struct Progress {
     pub bytes_per_second: u64,
     /// Blocks applied a second, over the last ten seconds.
     pub blocks_per_second: f64,
-    /// How long it will take to the tip, or to where it is to stop: blocks that are left, times their average size of late,
-    /// over the rate of bytes. Zero if none are left; `None` while that is not known, while paused, and with headers only.
+    /// How long it will take to the tip, or to where it is to stop: blocks that are left, times their average size of late, or that
+    /// of their filters where there are some, over the rate of bytes. Zero if none are left; `None` while that is not known, while paused, and with headers only.
     pub eta: Option<Duration>,
     /// Bytes of blocks that are held: arriving, waiting for their turn, or given to the sink and not applied.
     pub buffered_bytes: u64,
@@ -95,6 +103,8 @@ pub(crate) struct Tally {
     /// Bytes of blocks received, whole or not, needed or not.
     received: u64,
     headers_only: bool,
+    /// Filters come, and blocks do now and then.
+    has_filters: bool,
     stay_behind: u64,
     stop_at: Option<u64>,
 }
@@ -113,6 +123,7 @@ impl Tally {
             average: AverageSize::default(),
             received: 0,
             headers_only: options.headers_only,
+            has_filters: false,
             stay_behind: options.stay_behind,
             stop_at: options.stop_at,
         }
@@ -128,13 +139,22 @@ impl Tally {
         self.received += bytes as u64;
     }
 
+    /// A filter of so many bytes has come: where there are filters, most of what is left is filters.
+    pub(crate) fn filtered(&mut self, bytes: usize) {
+        self.has_filters = true;
+        self.received(bytes);
+        self.average.add(1, bytes as u64);
+    }
+
     /// The sink has done something.
     pub(crate) fn delivered(&mut self, delivered: &Delivered) {
         self.progress.applied = delivered.reached.or(self.progress.applied);
         self.progress.blocks += delivered.blocks;
         self.progress.transactions += delivered.transactions;
         self.progress.bytes += delivered.bytes;
-        self.average.add(delivered.blocks, delivered.bytes);
+        if !self.has_filters {
+            self.average.add(delivered.blocks, delivered.bytes);
+        }
     }
 
     /// The progress as it is `now`.

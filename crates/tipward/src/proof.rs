@@ -2,9 +2,8 @@
 
 use std::fmt::Write as _;
 
-use bytes::BytesMut;
 use serde_json::json;
-use tipward_chain::{ArchiveReader, ArchivedBlock, sync::peer::wire::bitcoin::Message};
+use tipward_chain::{ArchiveReader, ArchivedBlock};
 
 use crate::{Failure, archive::locate, args::ProofArguments, block::find, print};
 
@@ -14,9 +13,7 @@ pub(crate) fn run(arguments: &ProofArguments) -> Result<(), Failure> {
     let block = find(&archive, &arguments.block)?;
     let proof = archive.prove(network, &block, &arguments.transactions).map_err(Failure::failed)?;
     let proven = proof.tree.verify().map_err(Failure::failed)?;
-    let mut bytes = BytesMut::new();
-    Message::MerkleBlock(proof).serialize(&mut bytes);
-    let hex = bytes.iter().fold(String::new(), |mut hex, byte| {
+    let hex = proof.to_bytes().iter().fold(String::new(), |mut hex, byte| {
         write!(hex, "{byte:02x}").ok();
         hex
     });

@@ -39,5 +39,5 @@ pub use bytes;
 pub use block::{BlockEnd, BlockEvent, BlockPart, DownloadId, Verdict};
 pub use dialect::{Dialect, Incoming, Piece};
 pub use error::{BlockAborted, BlockError, WireError};
-pub use hash::{BlockHash, ParseHashError, Sha256d, Txid, Wtxid, sha256d};
+pub use hash::{BlockHash, FilterHash, FilterHeader, ParseHashError, Sha256d, Txid, Wtxid, sha256d};
 pub use header::Header;

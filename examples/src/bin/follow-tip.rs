@@ -1,18 +1,13 @@
-//! Follows a regtest node and prints blocks and reorgs: `cargo run --bin follow-tip -- 127.0.0.1:18444`.
+//! Follows a regtest node and prints blocks and reorgs: `cargo run --bin follow-tip -- 127.0.0.1:18444 [DIRECTORY]`.
 
-use tipward_chain::{
-    Node,
-    sync::{
-        Event,
-        peer::{PeerAddress, wire::bitcoin::Network},
-    },
-};
+use tipward_chain::{Node, peer::PeerAddress, sync::Event, wire::bitcoin::Network};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let address = std::env::args().nth(1).ok_or("usage: follow-tip HOST:PORT")?;
+    let mut arguments = std::env::args().skip(1);
+    let address = arguments.next().ok_or("usage: follow-tip HOST:PORT [DIRECTORY]")?;
     let network = Network::BTC_REGTEST;
-    let node = Node::builder(network, "follow-tip-data")
+    let node = Node::builder(network, arguments.next().unwrap_or_else(|| "follow-tip-data".to_owned()))
         .archive()
         .connect(PeerAddress::parse(&address, network.default_port)?)
         .spawn()

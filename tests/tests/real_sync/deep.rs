@@ -9,7 +9,7 @@ use tipward_chain::{
         Event, Events,
         peer::wire::{
             BlockHash,
-            bitcoin::{Block, Message, Network},
+            bitcoin::{Block, Network},
         },
     },
 };
@@ -94,10 +94,8 @@ async fn headers_and_proofs_equal_those_of_the_node() {
         let txids: Vec<_> = block.transactions().map(|transaction| transaction.txid()).collect();
         let last = *txids.last().unwrap();
         let proof = prove(Network::BTC_REGTEST, bytes.len() as u64, || Ok(&bytes[..]), &[last]).unwrap();
-        let mut serialized = bytes::BytesMut::new();
-        Message::MerkleBlock(proof.clone()).serialize(&mut serialized);
         let theirs = bitcoind.rpc("gettxoutproof", &json!([[last.to_string()], hash.to_string()]));
-        assert_eq!(theirs, hex(&serialized));
+        assert_eq!(theirs, hex(&proof.to_bytes()));
         node.queries().read(|view| {
             let header = view.header(hash).unwrap().unwrap();
             assert_eq!(header.raw[..], bytes[..80]);

@@ -1,4 +1,4 @@
-use tipward_sync::peer::wire::bitcoin::{BlkFile, Block, Command, Message};
+use tipward_sync::peer::wire::bitcoin::{BlkFile, Block};
 
 use super::*;
 use crate::testdata;
@@ -22,11 +22,14 @@ fn real_proofs_are_made_byte_for_byte() {
             indices.iter().map(|&index| block.transaction(index).unwrap().txid()).collect();
         // In any order.
         txids.reverse();
-        let mut bytes = BytesMut::new();
-        Message::MerkleBlock(prove_in(&block, &txids).unwrap()).serialize(&mut bytes);
-        assert_eq!(bytes, expected[..], "{name}");
-        let (parsed, _) = Message::parse(Command::new("merkleblock").unwrap(), expected.into()).unwrap();
-        assert_eq!(parsed, Message::MerkleBlock(prove_in(&block, &txids).unwrap()));
+        let proof = prove_in(&block, &txids).unwrap();
+        assert_eq!(proof.to_bytes(), expected[..], "{name}");
+        assert_eq!(MerkleBlock::from_bytes(expected.clone().into()), Ok(proof));
+        // Neither less nor more.
+        assert!(MerkleBlock::from_bytes(expected[..expected.len() - 1].to_vec().into()).is_err());
+        let longer = MerkleBlock::from_bytes([&expected[..], &[0]].concat().into()).unwrap_err();
+        let place = format!("byte {}, field flags: more bytes follow", expected.len());
+        assert!(longer.to_string().contains(&place), "{longer}");
     }
 }
 

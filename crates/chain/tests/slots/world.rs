@@ -330,7 +330,11 @@ impl World {
                 self.dropped.push((model, fault.to_string()));
             }
             Output::Penalise(id, _) => self.penalised.extend(self.peers.get(&id).map(|(model, _)| *model)),
-            Output::Hold(_) | Output::Resume(_) | Output::ApplyPart(..) | Output::Abort(_) => {
+            Output::Hold(_)
+            | Output::Resume(_)
+            | Output::ApplyPart(..)
+            | Output::Abort(_)
+            | Output::Skip(_) => {
                 panic!("there is room for all: {output:?}")
             }
             Output::Rollback(to) if self.refused.is_some() => {

@@ -123,6 +123,7 @@ impl BitcoinSession {
     }
 
     fn ready(&mut self, info: PeerInfo, out: &mut Outbox<Message>) {
+        self.filters.greeted(info.services);
         out.events.push(SessionEvent::Ready(info));
         out.messages.push(Message::SendHeaders);
         self.state = State::Ready;

@@ -19,6 +19,7 @@ pub use session::BitcoinSession;
 mod addresses;
 mod answers;
 mod asked;
+mod filters;
 mod handshake;
 mod offers;
 mod session;

@@ -10,7 +10,7 @@ use tipward_wire::{
     },
 };
 
-use super::{addresses, answers::answers, asked::Asked, offers::Offers};
+use super::{addresses, answers::answers, asked::Asked, filters::Filters, offers::Offers};
 use crate::{
     Direction, DisconnectReason, LinkOptions, Local, Outbox, PeerInfo, Rejection, Reply, Session,
     SessionEvent, Start, Unsupported, Violation, Want,
@@ -35,6 +35,7 @@ pub struct BitcoinSession {
     list_asked: bool,
     blocks: Asked<BlockHash>,
     transactions: Asked<Txid>,
+    pub(super) filters: Filters,
     offers: Offers,
 }
 
@@ -68,6 +69,7 @@ impl BitcoinSession {
             list_asked: false,
             blocks: Asked::default(),
             transactions: Asked::default(),
+            filters: Filters::default(),
             offers: Offers::default(),
         }
     }
@@ -122,6 +124,14 @@ impl BitcoinSession {
             Message::Addr(entries) => reply(Reply::Addresses(addresses::from_addr(&entries))),
             Message::AddrV2(entries) => reply(Reply::Addresses(addresses::from_addr_v2(&entries))),
             Message::Reject(reject) => reply(Reply::Rejected(rejection(&reject))),
+            Message::CFHeaders(headers) => match self.filters.answer_hashes(&headers)? {
+                Some(answer) => reply(answer),
+                None => out.untranslated = Some(Message::CFHeaders(headers)),
+            },
+            Message::CFilter(filter) => match self.filters.answer(&filter)? {
+                Some(answer) => reply(answer),
+                None => out.untranslated = Some(Message::CFilter(filter)),
+            },
             other => out.untranslated = Some(other),
         }
         Ok(())
@@ -167,6 +177,7 @@ impl BitcoinSession {
                 self.transactions.add(&transactions(entries));
             }
             Message::GetBlocks(_) => self.list_asked = true,
+            Message::GetCFilters(_) | Message::GetCFHeaders(_) => self.filters.note(),
             _ => {}
         }
     }
@@ -266,6 +277,8 @@ impl Session for BitcoinSession {
                 self.offers.add(id, transaction);
                 Message::Inv(vec![Inventory { kind: InventoryKind::Tx, hash: *id.as_bytes() }])
             }
+            Want::FilterHashes { start, count, stop } => self.filters.ask_for_hashes(start, count, stop)?,
+            Want::Filters { start, blocks } => self.filters.ask(start, &blocks)?,
             Want::Addresses => Message::GetAddr,
         };
         out.messages.push(message);

@@ -86,7 +86,9 @@ impl Work {
             | Want::BlocksAfter { .. }
             | Want::Range { .. }
             | Want::SlotRange { .. }
-            | Want::Ancestors { .. } => Err(SubmitError::NoAnswer),
+            | Want::Ancestors { .. }
+            | Want::FilterHashes { .. }
+            | Want::Filters { .. } => Err(SubmitError::NoAnswer),
         }
     }
 

@@ -296,9 +296,10 @@ impl Connection<'_> {
         self.reset_at(Stage::BeforeVerack).await?;
         self.reset_at(Stage::AfterVerack).await?;
         self.handshake = Handshake::Done;
-        self.node.counters.handshakes.add(1);
         self.chain.mark_unchanged();
         self.accepted = self.node.mempool.subscribe();
+        // Last: who waits for it may count on hearing of what happens from then on.
+        self.node.counters.handshakes.add(1);
         self.turn().await
     }
 

@@ -34,6 +34,12 @@ impl Board {
         self.is_changed = true;
     }
 
+    /// A filter has come.
+    pub(super) fn filtered(&mut self, bytes: usize) {
+        self.tally.filtered(bytes);
+        self.is_changed = true;
+    }
+
     /// The sink has done something.
     pub(super) fn delivered(&mut self, delivered: &Delivered) {
         self.tally.delivered(delivered);
@@ -63,6 +69,12 @@ impl Board {
         progress.buffered_bytes = scheduler.buffered_bytes();
         progress.shares = peers.shares(scheduler.shares());
         progress.peers = peers.len();
+        if let Some(figures) = scheduler.filter_figures() {
+            progress.filters = figures.filters;
+            progress.disputed_filters = figures.disputed;
+            progress.undecided_filters = figures.undecided;
+            progress.filter_peers = figures.peers;
+        }
         let progress = self.tally.at(now);
         self.told.tell(progress, scheduler.figures());
         self.shown.send_replace(progress.clone());

@@ -130,9 +130,12 @@ fn points(fault: &Fault) -> u32 {
     match fault {
         // It may be wrong about itself, or have been reorganised away.
         Fault::HeightNotShown { .. } => 10,
-        Fault::NoHeaders | Fault::Stalled | Fault::NoInventory | Fault::BadRange => 20,
+        Fault::NoHeaders | Fault::Stalled | Fault::NoInventory | Fault::NoFilters | Fault::BadRange => 20,
         Fault::UnlinkedHeaders | Fault::RepeatedHeaders | Fault::BadInventory(_) | Fault::BrokenParts => 50,
-        Fault::InvalidHeaders(_) | Fault::InvalidBlock { .. } => 100,
+        Fault::InvalidHeaders(_)
+        | Fault::InvalidBlock { .. }
+        | Fault::FalseFilter { .. }
+        | Fault::FilterEquivocation { .. } => 100,
     }
 }
 

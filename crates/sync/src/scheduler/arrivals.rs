@@ -300,7 +300,7 @@ fn head_of(start: &BlockPart, chain: &dyn Chain) -> Option<BlockHead> {
 
 /// Copies small parts, so that a block which waits keeps no more in memory than itself: they are slices of what was read at once,
 /// up to megabytes, and a peer can put anything between two blocks.
-fn unpin(parts: &mut [BlockPart]) {
+pub(crate) fn unpin(parts: &mut [BlockPart]) {
     for part in parts.iter_mut().filter(|part| part.bytes.len() < SMALL_PART) {
         part.bytes = Bytes::copy_from_slice(&part.bytes);
     }

@@ -48,6 +48,23 @@ pub enum Fault {
     /// Requests for ranges of blocks are not answered, or not with what was asked for.
     #[error("did not bring the range of blocks asked for")]
     BadRange,
+    /// Requests for filters are not answered.
+    #[error("did not answer requests for filters")]
+    NoFilters,
+    /// A filter that is not that of its block.
+    #[error("a false filter of block {block}: {reason}")]
+    FalseFilter {
+        /// The block.
+        block: BlockHash,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The peer says two different things about the filters up to a block.
+    #[error("said two different things about the filters up to block {block}")]
+    FilterEquivocation {
+        /// The last block.
+        block: BlockHash,
+    },
     /// The parts of a block do not follow each other.
     #[error("parts of a block out of order")]
     BrokenParts,
@@ -60,12 +77,15 @@ impl From<Fault> for DisconnectReason {
             | Fault::Stalled
             | Fault::HeightNotShown { .. }
             | Fault::NoInventory
+            | Fault::NoFilters
             | Fault::BadRange => Penalty::BackOff,
             Fault::InvalidHeaders(_)
             | Fault::UnlinkedHeaders
             | Fault::RepeatedHeaders
             | Fault::InvalidBlock { .. }
             | Fault::BadInventory(_)
+            | Fault::FalseFilter { .. }
+            | Fault::FilterEquivocation { .. }
             | Fault::BrokenParts => Penalty::Ban,
         };
         Self::Refused { penalty, source: Arc::new(fault) }

@@ -13,6 +13,7 @@ pub(crate) struct Figures {
 
 impl Scheduler {
     pub(crate) fn figures(&self) -> Figures {
-        Figures { window: self.window.len(), stalls: self.stalls }
+        let filtered = self.filters.as_ref().map_or(0, |filters| filters.blocks());
+        Figures { window: self.window.len() + filtered, stalls: self.stalls }
     }
 }

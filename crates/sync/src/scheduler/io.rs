@@ -19,7 +19,7 @@ pub enum Input {
     /// No more peers are to be expected at once.
     Settled,
     /// The sink has done so many more of the outputs that are for it, in their order: [`Output::Apply`],
-    /// [`Output::ApplyPart`], [`Output::Abort`] and [`Output::Rollback`].
+    /// [`Output::ApplyPart`], [`Output::Abort`], [`Output::Skip`] and [`Output::Rollback`].
     Delivered(usize),
     /// The sink has refused a block, and everything that it was given on top of it. It is at the block's parent.
     Rejected {
@@ -28,6 +28,9 @@ pub enum Input {
         /// Which rule it breaks.
         reason: String,
     },
+    /// Let the sink go back to this height, and look again at the filters of all blocks above. Of no effect without filters, and
+    /// if the sink is lower.
+    Rescan(u64),
     /// Ask for no more blocks until [`Input::Resume`]. What is under way still comes and is delivered.
     Pause,
     /// Go on after [`Input::Pause`].
@@ -50,7 +53,7 @@ pub enum Output {
     Hold(PeerId),
     /// Read from a peer again.
     Resume(PeerId),
-    /// Undo every block above this one. For the sink, like the next three.
+    /// Undo every block above this one. For the sink, like the next four.
     Rollback(BlockId),
     /// Give the sink its next block; if [`Block::is_streamed`], its parts went before.
     Apply(Block),
@@ -58,6 +61,8 @@ pub enum Output {
     ApplyPart(BlockId, BlockPart),
     /// The parts of this block that the sink was given are void.
     Abort(BlockId),
+    /// There is nothing for the sink in the blocks up to this one.
+    Skip(BlockId),
     /// Tell the user.
     Event(Event),
     /// So many headers were new.

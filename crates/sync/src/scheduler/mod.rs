@@ -11,6 +11,7 @@ mod arrivals;
 mod blocks;
 mod fault;
 mod figures;
+mod filtered;
 pub(crate) mod flow;
 mod flows;
 mod front;
@@ -30,7 +31,8 @@ use std::{
 
 use tipward_peer::{PeerId, Reply, Want, wire::BlockHash};
 
-use crate::{BlockId, Chain, Event, PeerShare, SyncOptions};
+use crate::{BlockId, Chain, Event, PeerShare, SyncOptions, filters::Filters};
+pub(crate) use arrivals::unpin;
 pub use fault::Fault;
 pub(crate) use figures::Figures;
 use flow::{Flow, FlowContext, FlowInput, FlowOutput};
@@ -47,7 +49,7 @@ const MAX_UNCHECKED: u32 = 1024;
 /// The sink's cursor is a block that no peer's chain has.
 #[derive(Debug, thiserror::Error)]
 #[error("the sink has applied block {0}, which is on no chain that the peers have")]
-pub(crate) struct UnknownCursor(BlockId);
+pub(crate) struct UnknownCursor(pub(crate) BlockId);
 
 /// The scheduler. After every [`handle`](Self::handle), take [`poll`](Self::poll) until `None` and come back with
 /// [`Input::Tick`] at [`deadline`](Self::deadline).
@@ -55,6 +57,9 @@ pub(crate) struct UnknownCursor(BlockId);
 pub struct Scheduler {
     options: SyncOptions,
     flow: Flow,
+    /// If blocks are chosen by their filters: these see to everything but headers.
+    filters: Option<Box<Filters>>,
+    is_filtered: bool,
     peers: BTreeMap<PeerId, PeerState>,
     /// Peers that can take more requests.
     hungry: BTreeSet<PeerId>,
@@ -114,6 +119,8 @@ impl Scheduler {
     pub fn new(options: SyncOptions, cursor: Option<BlockId>, seed: u64) -> Self {
         Self {
             flow: Flow::new(&options, seed),
+            filters: None,
+            is_filtered: false,
             options,
             peers: BTreeMap::new(),
             hungry: BTreeSet::new(),
@@ -155,6 +162,16 @@ impl Scheduler {
         if self.is_over {
             return;
         }
+        match self.filters.take() {
+            Some(filters) => self.handle_filtered(now, input, filters, chain),
+            None => {
+                self.step(now, input, chain);
+                self.conclude(chain);
+            }
+        }
+    }
+
+    fn step(&mut self, now: Instant, input: Input, chain: &mut dyn Chain) {
         let is_tick = matches!(input, Input::Tick);
         self.header_tip.get_or_insert_with(|| chain.tip());
         match input {
@@ -182,7 +199,8 @@ impl Scheduler {
                 self.is_paused = false;
                 self.tell_of_room(now, chain);
             }
-            Input::Tick => {}
+            // Without filters there is nothing to look through.
+            Input::Tick | Input::Rescan(_) => {}
         }
         self.tell_the_untold(now, chain);
         // After a tick everything that has come is known. Before, what seems to be late may only be waiting to be read.
@@ -215,7 +233,6 @@ impl Scheduler {
         if is_late_known {
             self.peers_due = self.peers.values().filter_map(|peer| peer.due(self.checked)).min();
         }
-        self.conclude(chain);
     }
 
     /// The next thing to do.
@@ -228,25 +245,35 @@ impl Scheduler {
     pub fn deadline(&self) -> Option<Instant> {
         // What was due at the last look was acted on, or has to wait for something else. A flow sees to that by itself.
         let front = self.frontier_due().filter(|&at| Some(at) > self.checked);
-        [self.peers_due, front, self.flow.deadline()].into_iter().flatten().min()
+        let filters = self.filters.as_ref().and_then(|filters| filters.deadline());
+        [self.peers_due, front, self.flow.deadline(), filters].into_iter().flatten().min()
     }
 
     /// Bytes of blocks that are kept: those that wait for their turn or for the sink, and those that arrive.
     #[must_use]
     pub fn buffered_bytes(&self) -> u64 {
-        self.window.buffered() + self.unapplied.bytes + self.room.partial + self.flow.buffered_bytes()
+        let filters = self.filters.as_ref().map_or(0, |filters| filters.buffered_bytes());
+        self.window.buffered()
+            + self.unapplied.bytes
+            + self.room.partial
+            + self.flow.buffered_bytes()
+            + filters
     }
 
     /// What each peer does.
     #[must_use]
     pub fn shares(&self) -> Vec<PeerShare> {
-        let share = |(&id, peer): (&PeerId, &PeerState)| PeerShare {
-            peer: id,
-            blocks: peer.blocks,
-            bytes: peer.bytes,
-            // Saturates on purpose.
-            rate: peer.pace.rate() as u64,
-            in_flight: peer.open(),
+        let share = |(&id, peer): (&PeerId, &PeerState)| {
+            let mut share = PeerShare {
+                peer: id,
+                blocks: peer.blocks,
+                bytes: peer.bytes,
+                // Saturates on purpose.
+                rate: peer.pace.rate() as u64,
+                in_flight: peer.open(),
+            };
+            self.filters.iter().for_each(|filters| filters.add_share(&mut share));
+            share
         };
         self.peers.iter().map(share).collect()
     }
@@ -379,7 +406,9 @@ impl Scheduler {
     /// Tells when the target is reached, or the place to stop.
     fn conclude(&mut self, chain: &mut dyn Chain) {
         let tip = chain.tip();
-        let applied = if self.options.headers_only {
+        let applied = if let Some(filters) = &self.filters {
+            filters.applied()
+        } else if self.options.headers_only {
             Some(tip)
         } else {
             self.sent.filter(|_| self.unapplied.len() == 0 && self.rollback.is_none())
@@ -391,15 +420,18 @@ impl Scheduler {
             self.outputs.push_back(Output::Stopped);
             return;
         }
-        let target = if self.options.headers_only { tip.height } else { self.target(chain) };
+        let follows_headers = self.options.headers_only && !self.is_filtered;
+        let target = if follows_headers { tip.height } else { self.target(chain) };
         let is_there = applied.is_some_and(|applied| applied.height >= target);
-        let is_lost = self.window.len() == 0 && !self.options.headers_only;
+        let is_lost = self.window.len() == 0 && !follows_headers;
         if !(is_there || is_lost) || !self.settled || !self.flow.is_caught_up() {
             return;
         }
-        if let Some(sent) = self.sent.filter(|_| self.is_without_place(chain)) {
+        let own = || self.sent.filter(|_| self.is_without_place(chain)).map(UnknownCursor);
+        let unknown = self.filters.as_ref().map_or_else(own, |filters| filters.is_without_place(chain));
+        if let Some(unknown) = unknown {
             self.is_over = true;
-            self.outputs.push_back(Output::Failed(Arc::new(UnknownCursor(sent))));
+            self.outputs.push_back(Output::Failed(Arc::new(unknown)));
         } else if let Some(applied) = applied.filter(|_| is_there && self.synced_at != Some(tip)) {
             self.synced_at = Some(tip);
             chain.caught_up();

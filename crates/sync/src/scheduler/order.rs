@@ -73,6 +73,7 @@ impl Scheduler {
         // What was best may be forgotten: what both have is what is kept.
         let kept = update.keep.saturating_sub(1);
         if self.options.headers_only
+            && !self.is_filtered
             && let Some(common) = (chain.fork_point(old_tip.hash))
                 .or_else(|| chain.best_at(kept).map(|hash| BlockId { height: kept, hash }))
         {

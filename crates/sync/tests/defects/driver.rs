@@ -148,6 +148,7 @@ fn parts(memory: Memory, store: &Store, fails_at: Option<u64>) -> SyncParts {
         give_up_without_peers: false,
         chain: Box::new(Tree::new()),
         sink: Box::new(Sink { store: store.clone(), fails_at }),
+        filters: None,
     }
 }
 

@@ -220,7 +220,7 @@ impl World {
                 self.streamed += part.bytes.len() as u64;
                 self.give_sink();
             }
-            Output::Abort(_) => self.give_sink(),
+            Output::Abort(_) | Output::Skip(_) => self.give_sink(),
             Output::Event(Event::Synced { tip }) => self.synced.push((self.elapsed(), tip)),
             Output::Event(Event::Reorg { old_tip, common, .. }) => {
                 self.reorgs.push((old_tip.hash, common.hash));

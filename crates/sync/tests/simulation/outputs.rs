@@ -50,6 +50,7 @@ impl World {
                 self.oracle.abort(id);
                 self.sink.push(Call::Abort);
             }
+            Output::Skip(to) => panic!("nothing is skipped without filters: {to}"),
             Output::Rollback(to) => {
                 self.oracle.rollback(to, &self.tree);
                 self.sink.push(Call::Rollback(to));

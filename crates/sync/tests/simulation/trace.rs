@@ -32,7 +32,7 @@ impl Trace {
                 (peer, fault.to_string()).hash(&mut self.hasher);
             }
             Output::Hold(peer) | Output::Resume(peer) => peer.hash(&mut self.hasher),
-            Output::Rollback(id) | Output::Abort(id) => id.hash(&mut self.hasher),
+            Output::Rollback(id) | Output::Abort(id) | Output::Skip(id) => id.hash(&mut self.hasher),
             Output::Apply(block) => (block.id, block.size, block.is_streamed).hash(&mut self.hasher),
             Output::ApplyPart(id, part) => (id, part.index, part.offset).hash(&mut self.hasher),
             Output::Event(event) => format!("{event:?}").hash(&mut self.hasher),

@@ -22,7 +22,7 @@ mod checks;
 pub const DEFAULT_PART_SIZE: usize = 32 << 20;
 
 /// The smallest part size; it holds the header and the longest transaction count.
-const MIN_PART_SIZE: usize = 128;
+pub(super) const MIN_PART_SIZE: usize = 128;
 
 /// How a [`BlockReader`] reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,12 +2,15 @@
 
 use std::fmt;
 
+use bitcoin_hashes::hash160;
 use hex_conservative::DisplayHex;
 
 const OP_PUSHDATA1: u8 = 0x4c;
 const OP_PUSHDATA2: u8 = 0x4d;
 const OP_PUSHDATA4: u8 = 0x4e;
 const OP_RETURN: u8 = 0x6a;
+const OP_EQUAL: u8 = 0x87;
+const OP_HASH160: u8 = 0xa9;
 
 /// A script over the bytes of its transaction. Any bytes are one; scripts are not run here.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,6 +57,15 @@ impl<'a> Script<'a> {
     #[must_use]
     pub fn is_op_return(self) -> bool {
         self.0.first() == Some(&OP_RETURN)
+    }
+
+    /// The output script that pays to the hash of this script (BIP 16).
+    #[must_use]
+    pub fn to_p2sh(self) -> [u8; 23] {
+        let mut output = [0; 23];
+        (output[0], output[1], output[22]) = (OP_HASH160, 20, OP_EQUAL);
+        output[2..22].copy_from_slice(&hash160::Hash::hash(self.0).to_byte_array());
+        output
     }
 
     /// Whether it starts with `OP_FALSE OP_RETURN`: BSV's form of an output that carries data.
@@ -124,7 +136,13 @@ impl<'a> Iterator for Instructions<'a> {
 
 #[cfg(test)]
 mod tests {
+    use hex_conservative::FromHex;
+
     use super::*;
+
+    fn hex(text: &str) -> Vec<u8> {
+        Vec::from_hex(text).unwrap()
+    }
 
     #[test]
     fn every_kind_of_push() {
@@ -155,6 +173,14 @@ mod tests {
             assert_eq!(steps, [Ok(first), Err(ScriptError { offset: 1 })]);
             assert_eq!(Script(script).pushes().count(), 0);
         }
+    }
+
+    /// BIP 16's example has no full keys; this is the one of BIP 49: key, redeem script, output.
+    #[test]
+    fn pays_to_the_hash_of_a_script() {
+        let redeem = hex("001438971f73930f6c141d977ac4fd4a727c854935b3");
+        let output = hex("a914336caa13e08b96080a32b5d818d59b4ab3b3674287");
+        assert_eq!(Script(&redeem).to_p2sh()[..], output);
     }
 
     #[test]

@@ -4,8 +4,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use nom::number::complete::{le_u8, le_u32};
 
 use super::fields::{Parsed, Payload, array, bytes, fail, field, header, list, put_bytes, put_list};
-use crate::bitcoin::{
-    BlockHeader, BloomFilter, MAX_BLOOM_FILTER_SIZE, MAX_BLOOM_HASH_FUNCTIONS, PartialMerkleTree,
+use super::{Command, Message};
+use crate::{
+    WireError,
+    bitcoin::{BlockHeader, BloomFilter, MAX_BLOOM_FILTER_SIZE, MAX_BLOOM_HASH_FUNCTIONS, PartialMerkleTree},
 };
 
 impl Payload for BloomFilter {
@@ -56,6 +58,30 @@ pub struct MerkleBlock {
     pub header: BlockHeader,
     /// The proof of the transactions that matched.
     pub tree: PartialMerkleTree,
+}
+
+impl MerkleBlock {
+    /// The proof as a node's `gettxoutproof` returns it and its `verifytxoutproof` takes it.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        let mut bytes = BytesMut::new();
+        self.serialize(&mut bytes);
+        bytes.freeze()
+    }
+
+    /// Reads such a proof. What it proves is for [`PartialMerkleTree::verify`] to say.
+    ///
+    /// # Errors
+    /// [`WireError::Malformed`]: the bytes are no proof, or more.
+    pub fn from_bytes(bytes: Bytes) -> Result<Self, WireError> {
+        let length = bytes.len();
+        let command = Command::new("merkleblock").expect("a short ASCII name");
+        let (offset, problem) = match Message::parse(command, bytes)? {
+            (Message::MerkleBlock(proof), trailing) if trailing.is_empty() => return Ok(proof),
+            (_, trailing) => (length - trailing.len(), "more bytes follow"),
+        };
+        Err(WireError::Malformed { command: command.to_string(), field: "flags", offset, problem })
+    }
 }
 
 impl Payload for MerkleBlock {
