@@ -1,4 +1,4 @@
-//! How fast blocks are indexed, and what limits it: real blocks over and over (see `repeated.rs`), without a network.
+//! How fast blocks are indexed, and what limits it: real blocks over and over (see `repeated`), without a network.
 //!
 //! `cargo bench -p indexer --bench indexing`; `MIB=1024` is how many MiB of blocks, `CACHE=256` how many MiB of the index are held
 //! in memory. Blocks are read from a file, which is part of what is measured.

@@ -11,7 +11,7 @@ use std::{
 
 use program::{Program, command, dead};
 use serde_json::Value;
-use tipward_chain::sync::peer::wire::bitcoin::Network;
+use tipward_chain::wire::bitcoin::Network;
 use tipward_simnet::{Behaviour, ChainSpec, SimChain, SimNode};
 
 /// A program that has indexed a chain, and who serves it.

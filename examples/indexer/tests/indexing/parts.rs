@@ -1,7 +1,7 @@
 //! Transactions that come in several parts.
 
 use indexer::parse::{Parsed, parse, parse_large};
-use tipward_chain::sync::peer::wire::bitcoin::{BlkFile, Chain};
+use tipward_chain::wire::bitcoin::{BlkFile, Chain};
 use tipward_simnet::{ChainSpec, SimChain};
 
 use crate::world::{How, World, fresh, lines};
@@ -53,7 +53,7 @@ fn many_outputs_come_in_several_runs() {
 async fn blocks_in_the_smallest_parts_are_indexed_alike() {
     let mut spec = ChainSpec::new(125, 3);
     (spec.max_transactions, spec.max_data) = (20, 2000);
-    let chain = SimChain::generate(tipward_chain::sync::peer::wire::bitcoin::Network::BSV_REGTEST, spec);
+    let chain = SimChain::generate(tipward_chain::wire::bitcoin::Network::BSV_REGTEST, spec);
     let expected = fresh(&chain).await;
     for is_streamed in [false, true] {
         let mut world = World::new(chain.network());
