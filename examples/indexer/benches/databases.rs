@@ -3,6 +3,8 @@
 //! `cargo bench -p indexer --bench databases`; `MIB=256` is how many MiB of blocks (see `repeated`), `CACHE=64` how many MiB each
 //! database may keep in memory.
 
+#![allow(clippy::unwrap_used, reason = "a bench that fails is to end")]
+
 mod repeated;
 
 use std::{

@@ -203,7 +203,7 @@ impl<R: Read> Large<R> {
     }
 
     fn copy(&mut self, length: u64) -> io::Result<()> {
-        self.pass(length, |hash, bytes| hash.update(bytes))
+        self.pass(length, Sha256d::update)
     }
 
     fn script(&mut self, length: u64) -> io::Result<(ScriptKey, Vec<u8>)> {
