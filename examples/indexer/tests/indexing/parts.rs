@@ -69,7 +69,7 @@ fn many_outputs_come_in_several_runs() {
 fn outputs_that_are_written_before_their_transaction_has_an_id_can_be_spent() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("index.redb");
-    let mut index = Index::open(&path, NETWORK, 16 << 20).unwrap().with_most_pending(5000);
+    let mut index = Index::open(&path, NETWORK, 16 << 20).unwrap().with_most_pending(15_000);
     let block = |height| BlockId { height, hash: BlockHash::from_bytes([height as u8; 32]) };
     index.begin(block(0), &[0; 80]);
     index.finish(0, 80).unwrap();
