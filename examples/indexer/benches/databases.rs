@@ -1,7 +1,9 @@
 //! Which database: the same work in redb, fjall and SQLite, with the keys and values that real blocks give the index.
 //!
-//! `cargo bench -p indexer --bench databases`; `MIB=256` is how many MiB of blocks (see `repeated.rs`), `CACHE=64` how many MiB each
+//! `cargo bench -p indexer --bench databases`; `MIB=256` is how many MiB of blocks (see `repeated`), `CACHE=64` how many MiB each
 //! database may keep in memory.
+
+#![allow(clippy::unwrap_used, reason = "a bench that fails is to end")]
 
 mod repeated;
 

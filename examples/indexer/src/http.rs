@@ -3,12 +3,12 @@
 mod answers;
 mod problem;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{Path, Query, State},
-    http::header::CONTENT_TYPE,
+    extract::{FromRequestParts, Path, Query, State},
+    http::{header::CONTENT_TYPE, request::Parts},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -72,7 +72,8 @@ struct Shared {
 }
 
 type Asked = State<Arc<Shared>>;
-type Parameters = Query<HashMap<String, String>>;
+type Text = Valid<Path<String>>;
+type Parameters = Valid<Query<HashMap<String, String>>>;
 
 /// Serves until `stop` is there, and a moment longer to who is being answered.
 pub async fn serve(listener: TcpListener, api: Api, stop: impl Future<Output = ()>) {
@@ -124,29 +125,47 @@ fn router(api: Api) -> Router {
         .with_state(shared)
 }
 
-async fn block(asked: Asked, Path(block): Path<String>, Query(parameters): Parameters) -> Response {
+async fn block(asked: Asked, Valid(Path(block)): Text, Valid(Query(parameters)): Parameters) -> Response {
     answer(asked, move |api, view, cursor| answers::block(api, view, cursor, &block, &parameters)).await
 }
 
-async fn transaction(asked: Asked, Path(txid): Path<String>, Query(parameters): Parameters) -> Response {
+async fn transaction(
+    asked: Asked,
+    Valid(Path(txid)): Text,
+    Valid(Query(parameters)): Parameters,
+) -> Response {
     answer_with(asked, move |api, view, cursor| answers::transaction(api, view, cursor, &txid, &parameters))
         .await
 }
 
-async fn proof(asked: Asked, Path(txid): Path<String>) -> Response {
+async fn proof(asked: Asked, Valid(Path(txid)): Text) -> Response {
     answer(asked, move |api, view, cursor| answers::proof(api, view, cursor, &txid)).await
 }
 
-async fn history(asked: Asked, Path(hash): Path<String>, Query(parameters): Parameters) -> Response {
+async fn history(asked: Asked, Valid(Path(hash)): Text, Valid(Query(parameters)): Parameters) -> Response {
     answer(asked, move |_, view, cursor| answers::history(view, cursor, &hash, &parameters)).await
 }
 
-async fn utxos(asked: Asked, Path(hash): Path<String>, Query(parameters): Parameters) -> Response {
+async fn utxos(asked: Asked, Valid(Path(hash)): Text, Valid(Query(parameters)): Parameters) -> Response {
     answer(asked, move |_, view, cursor| answers::utxos(view, cursor, &hash, &parameters)).await
 }
 
 async fn metrics(asked: Asked) -> Response {
     answer_now(asked, |api| Ok(Body::Text(api.metrics.render()))).await
+}
+
+/// What was sent, where it can be read; else the answer is a [`Problem`].
+struct Valid<T>(T);
+
+impl<S: Sync, T: FromRequestParts<S, Rejection: fmt::Display>> FromRequestParts<S> for Valid<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        T::from_request_parts(parts, state)
+            .await
+            .map(Self)
+            .map_err(|problem| Problem::bad(problem.to_string()))
+    }
 }
 
 /// What an answer may be.

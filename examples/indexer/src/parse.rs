@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 
 use sha2::{Digest, Sha256};
-use tipward_chain::sync::peer::wire::{
+use tipward_chain::wire::{
     Sha256d, Txid,
     bitcoin::{Chain, OutPoint, Script, Transaction},
     bytes::Bytes,
@@ -197,13 +197,13 @@ impl<R: Read> Large<R> {
     }
 
     fn hash_count(&mut self, count: u64) {
-        let mut bytes = tipward_chain::sync::peer::wire::bytes::BytesMut::new();
-        tipward_chain::sync::peer::wire::bitcoin::encode_compact_size(count, &mut bytes);
+        let mut bytes = tipward_chain::wire::bytes::BytesMut::new();
+        tipward_chain::wire::bitcoin::encode_compact_size(count, &mut bytes);
         self.hash.update(&bytes);
     }
 
     fn copy(&mut self, length: u64) -> io::Result<()> {
-        self.pass(length, |hash, bytes| hash.update(bytes))
+        self.pass(length, Sha256d::update)
     }
 
     fn script(&mut self, length: u64) -> io::Result<(ScriptKey, Vec<u8>)> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableHandle};
-use tipward_chain::sync::peer::wire::{BlockHash, Txid};
+use tipward_chain::wire::{BlockHash, Txid};
 
 use crate::{
     index::{

@@ -8,11 +8,7 @@ use tipward_chain::{
     ArchivedBlock,
     sync::{
         BlockId,
-        peer::wire::{
-            BlockHash, Txid,
-            bitcoin::{Message, Transaction},
-            bytes::{Bytes, BytesMut},
-        },
+        peer::wire::{BlockHash, Txid, bitcoin::Transaction, bytes::Bytes},
     },
 };
 
@@ -252,14 +248,12 @@ fn script_hash(script: &[u8]) -> String {
 pub(super) fn proof(api: &Api, view: &View, cursor: Cursor, text: &str) -> Result<Value, Problem> {
     let found = find(api, view, cursor, text)?;
     let proof = api.archive.prove(api.network, &archived(api, &found)?, &[found.txid])?;
-    let mut bytes = BytesMut::new();
-    Message::MerkleBlock(proof).serialize(&mut bytes);
     Ok(json!({
         "txid": found.txid.to_string(),
         "block": found.block.hash.to_string(),
         "height": found.row.height,
         "position": found.number - found.block.first,
-        "proof": bytes.to_lower_hex_string(),
+        "proof": proof.to_bytes().to_lower_hex_string(),
     }))
 }
 

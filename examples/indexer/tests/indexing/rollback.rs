@@ -42,9 +42,9 @@ fn spec(blocks: u32, seed: u64) -> ChainSpec {
 }
 
 /// Plays the steps; what the index holds in the end, and the chain that it is of.
-async fn play(steps: &[Step], seed: u64) -> (Vec<String>, SimChain) {
+async fn play(steps: &[Step], seed: u64, most_pending: usize) -> (Vec<String>, SimChain) {
     let mut chain = SimChain::generate(NETWORK, spec(TRUNK, seed));
-    let mut world = World::new(NETWORK);
+    let mut world = World::with_most_pending(NETWORK, most_pending);
     // The height of the next block.
     let mut next = 0;
     let how = How { part_size: 1000, is_streamed: false };
@@ -114,10 +114,10 @@ async fn abort(world: &mut World, chain: &SimChain, height: u64) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn whatever_happens_the_index_is_that_of_the_chain(steps in prop::collection::vec(step(), 1..25), seed in any::<u64>()) {
+    fn whatever_happens_the_index_is_that_of_the_chain(steps in prop::collection::vec(step(), 1..25), seed in any::<u64>(), most_pending in 1_usize..500) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
         runtime.block_on(async {
-            let (found, chain) = play(&steps, seed).await;
+            let (found, chain) = play(&steps, seed, most_pending).await;
             let expected = fresh(&chain).await;
             for (found, expected) in found.iter().zip(&expected) {
                 assert_eq!(found, expected);

@@ -30,12 +30,18 @@ const CACHE: usize = 16 << 20;
 pub(crate) struct World {
     pub(crate) dir: TempDir,
     pub(crate) network: &'static Network,
+    /// How many entries may wait before they are written.
+    most_pending: usize,
     pub(crate) open: Option<(IndexSink, Writer)>,
 }
 
 impl World {
     pub(crate) fn new(network: &'static Network) -> Self {
-        let mut world = Self { dir: tempfile::tempdir().unwrap(), network, open: None };
+        Self::with_most_pending(network, 1_000_000)
+    }
+
+    pub(crate) fn with_most_pending(network: &'static Network, most_pending: usize) -> Self {
+        let mut world = Self { dir: tempfile::tempdir().unwrap(), network, most_pending, open: None };
         world.open();
         world
     }
@@ -47,6 +53,7 @@ impl World {
     pub(crate) fn open(&mut self) {
         let archive = Archive::open(&self.dir.path().join("blocks"), &self.network).unwrap();
         let index = Index::open(&self.index_path(), self.network, CACHE).unwrap();
+        let index = index.with_most_pending(self.most_pending);
         self.open = Some(IndexSink::new(archive, index, self.network.chain));
     }
 

@@ -50,6 +50,28 @@ fn a_reader_follows_a_writer() {
 }
 
 #[test]
+fn some_of_a_block_is_read_without_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let chain = blocks(&trunk(3));
+    open(&dir).append(&chain).unwrap();
+    let reader = reader(dir.path());
+    let (found, bytes) = (reader.by_height(2).unwrap().unwrap(), chain[2].bytes());
+    let size = bytes.len();
+    let read = |range: std::ops::Range<usize>| {
+        let mut found_bytes = Vec::new();
+        let range = range.start as u64..range.end as u64;
+        reader.read_range(&found, range).unwrap().read_to_end(&mut found_bytes).unwrap();
+        found_bytes
+    };
+    for start in 0..size {
+        assert_eq!(read(start..size), bytes[start..]);
+        assert_eq!(read(0..start), bytes[..start]);
+    }
+    assert_eq!(read(10..size + 1000), bytes[10..], "the next block is left out");
+    assert!(read(size + 1..size + 2).is_empty() && read(20..20).is_empty());
+}
+
+#[test]
 fn a_writer_that_was_killed_is_no_hindrance() {
     let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let chain = blocks(&trunk(50));
