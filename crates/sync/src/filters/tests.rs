@@ -4,6 +4,9 @@ mod world;
 
 use std::time::Duration;
 
+use fastrand::Rng;
+
+use crate::SyncOptions;
 use world::{Nature, World};
 
 const DEFAULT_SEEDS: u64 = 150;
@@ -25,7 +28,13 @@ fn one_honest_peer_is_enough_whatever_the_others_do() {
 
 #[test]
 fn false_filters_are_found_out() {
-    for nature in [Nature::LacksOutputs, Nature::WrongBytes, Nature::Malformed, Nature::Equivocates] {
+    for nature in [
+        Nature::LacksOutputs,
+        Nature::WrongBytes,
+        Nature::Malformed,
+        Nature::Equivocates,
+        Nature::MakesUpHeaders,
+    ] {
         let mut world = World::new(7);
         world.connect(&[nature, Nature::Honest, Nature::Honest]);
         world.run(7);
@@ -55,12 +64,27 @@ fn who_is_silent_is_done_without_and_dropped_in_the_end() {
     }
 }
 
+/// Who is right may be gone before the block tells: a lie does not win by that.
+#[test]
+fn a_dispute_outlives_who_is_right() {
+    let mut world = World::with(Rng::with_seed(11), 120, 0, SyncOptions::default());
+    world.connect(&[Nature::LacksOutputs, Nature::Honest]);
+    while world.figures().disputed == 0 {
+        world.step(11);
+    }
+    world.lose(1);
+    world.run(11);
+    assert_eq!(world.figures().undecided, world.figures().disputed);
+}
+
 /// The budget holds for whatever waits; what comes next is taken all the same.
 #[test]
 fn memory_has_a_bound() {
-    let mut world = World::with_budget(10, 4000);
+    let options = SyncOptions { byte_budget: 4000, ..SyncOptions::default() };
+    let mut world = World::with(Rng::with_seed(10), 3000, 0, options);
     world.connect(&[Nature::Honest, Nature::Honest, Nature::Honest]);
     world.run(10);
-    // A range of filters for the front, and a block of each peer, come on top.
-    assert!(world.most_buffered() < 4000 + 128 * 40 + 3 * 4 * 400, "{} bytes", world.most_buffered());
+    // A range of filters for the front, and a few blocks of each peer, come on top.
+    assert!(world.most_buffered() < 4000 + 128 * 40 + 3 * 4 * 40, "{} bytes", world.most_buffered());
+    assert!(world.most_buffered() > 2000, "{} bytes are no test of it", world.most_buffered());
 }

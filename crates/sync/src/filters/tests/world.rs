@@ -35,6 +35,8 @@ pub(super) enum Nature {
     WrongBytes,
     Malformed,
     Equivocates,
+    /// Tells the right hashes, after headers that it makes up each time.
+    MakesUpHeaders,
     SilentOnHashes,
     SilentOnFilters,
     SilentOnBlocks,
@@ -227,26 +229,27 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(seed: u64) -> Self {
-        Self::with_budget(seed, 1 << 20)
-    }
-
-    pub(super) fn with_budget(seed: u64, budget: u64) -> Self {
         let mut random = Rng::with_seed(seed);
-        let mut chain = ToyChain { blocks: BTreeMap::new(), best: Vec::new() };
-        let (mut next, watch) = (0, WatchSet::new());
-        let blocks = random.u64(1..900);
-        chain.extend(blocks, &mut random, &mut next);
-        (0..3).for_each(|script| _ = watch.insert(script_of(script)));
+        let (blocks, reorgs) = (random.u64(1..900), random.u32(0..3));
         let options = SyncOptions {
-            byte_budget: budget,
+            byte_budget: 1 << 20,
             window: random.usize(1..2000),
             stay_behind: random.u64(0..3),
             ..SyncOptions::default()
         };
-        let (start, reorgs) = (Instant::now(), random.u32(0..3));
+        Self::with(random, blocks, reorgs, options)
+    }
+
+    pub(super) fn with(mut random: Rng, blocks: u64, reorgs: u32, options: SyncOptions) -> Self {
+        let mut chain = ToyChain { blocks: BTreeMap::new(), best: Vec::new() };
+        let (mut next, watch) = (0, WatchSet::new());
+        chain.extend(blocks, &mut random, &mut next);
+        (0..3).for_each(|script| _ = watch.insert(script_of(script)));
+        let start = Instant::now();
         let mut filters = Filters::new(options, None, Arc::new(Toy), watch.clone());
         // That of these filters.
         filters.average = 20;
+        filters.is_settled = true;
         let mut world = Self {
             random,
             start,
@@ -283,6 +286,7 @@ impl World {
             WrongBytes,
             Malformed,
             Equivocates,
+            MakesUpHeaders,
             SilentOnHashes,
             SilentOnFilters,
             SilentOnBlocks,
@@ -329,23 +333,32 @@ impl World {
 
     /// Runs until the sink is at the tip and nothing more is to happen to the chain.
     pub(super) fn run(&mut self, seed: u64) {
-        self.tell(FilterInput::Settled);
         while !self.is_done() {
-            let event = self.queue.peek().map(|Reverse(next)| next.0);
-            let deadline = self.filters.deadline();
-            let next = event.into_iter().chain(deadline).min();
-            let next =
-                next.unwrap_or_else(|| panic!("seed {seed}: it waits for nothing at {:?}", self.cursor));
-            self.now = self.now.max(next);
-            assert!(self.elapsed() < PATIENCE, "seed {seed}: at {:?}, {:?}", self.cursor, self.natures);
-            match event.filter(|at| *at <= self.now).and_then(|_| self.queue.pop()) {
-                Some(Reverse((_, _, event))) => self.happen(event),
-                None => self.tell(FilterInput::Tick),
-            }
-            self.most.set(self.most.get().max(self.filters.buffered_bytes()));
+            self.step(seed);
         }
         let honest = |id: &u64| matches!(self.natures[id], Nature::Honest | Nature::Restless);
         assert!(!self.dropped.iter().any(honest), "seed {seed}: {:?} of {:?}", self.dropped, self.natures);
+    }
+
+    /// Lets the next thing happen.
+    pub(super) fn step(&mut self, seed: u64) {
+        let event = self.queue.peek().map(|Reverse(next)| next.0);
+        let deadline = self.filters.deadline();
+        let next = event.into_iter().chain(deadline).min();
+        let next = next.unwrap_or_else(|| panic!("seed {seed}: it waits for nothing at {:?}", self.cursor));
+        self.now = self.now.max(next);
+        assert!(self.elapsed() < PATIENCE, "seed {seed}: at {:?}, {:?}", self.cursor, self.natures);
+        match event.filter(|at| *at <= self.now).and_then(|_| self.queue.pop()) {
+            Some(Reverse((_, _, event))) => self.happen(event),
+            None => self.tell(FilterInput::Tick),
+        }
+        self.most.set(self.most.get().max(self.filters.buffered_bytes()));
+    }
+
+    /// A peer is gone for good.
+    pub(super) fn lose(&mut self, id: u64) {
+        self.connected.remove(&id);
+        self.tell(FilterInput::Disconnected(PeerId(id)));
     }
 
     fn happen(&mut self, event: Event) {
@@ -472,8 +485,9 @@ impl World {
             Want::FilterHashes { count, stop, .. } => {
                 let mut branch = self.branch(*stop, nature, is_odd);
                 let after = branch.split_off(branch.len() - *count as usize);
-                let previous =
-                    branch.iter().fold(FilterHeader::ZERO, |previous, hash| Toy.header(*hash, previous));
+                let first = if nature == Nature::MakesUpHeaders { self.questions as u8 } else { 0 };
+                let first = FilterHeader::from_bytes([first; 32]);
+                let previous = branch.iter().fold(first, |previous, hash| Toy.header(*hash, previous));
                 vec![Reply::FilterHashes { stop: *stop, previous, hashes: after }]
             }
             Want::Filters { blocks, .. } => {
