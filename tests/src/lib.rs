@@ -62,6 +62,17 @@ pub fn testdata(name: &str) -> Option<PathBuf> {
     None
 }
 
+/// What a test is random by: the number that the environment variable names, else the same in each run. It is printed.
+///
+/// # Panics
+/// It is no number.
+#[must_use]
+pub fn seed(variable: &str) -> u64 {
+    let seed = std::env::var(variable).map_or(1, |seed| seed.parse().expect("a seed is a number"));
+    println!("{variable}={seed}");
+    seed
+}
+
 /// Says why a test is skipped, or fails it where nothing may be.
 fn missing(demand: &str, what: &str) {
     assert!(std::env::var_os(demand).is_none_or(|value| value != "1"), "{what}, and {demand} is set");

@@ -200,8 +200,9 @@ impl Filters {
                 return;
             }
             let has_it = |id: PeerId, peers: &Peers| {
-                peers.get(&id).is_some_and(|peer| peer.has_room(Kind::Blocks, now) && !peer.is_to_bring(hash, Kind::Blocks))
-                    && (view.serves)(id).contains(&height)
+                peers.get(&id).is_some_and(|peer| {
+                    peer.has_room(Kind::Blocks, now) && !peer.is_to_bring(hash, Kind::Blocks)
+                }) && (view.serves)(id).contains(&height)
             };
             let Some(id) = choose(&self.peers, &mut self.turn, Kind::Blocks, has_it) else { return };
             if let Some(peer) = self.peers.get_mut(&id) {

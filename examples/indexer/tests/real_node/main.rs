@@ -27,8 +27,7 @@ struct Life<'a> {
 
 impl<'a> Life<'a> {
     fn new(node: &'a Bitcoind) -> Self {
-        let seed = fastrand::u64(..);
-        println!("seed {seed}");
+        let seed = tipward_tests::seed("TIPWARD_INDEXER_SEED");
         let address = node.wallet();
         node.mine(120, &address);
         Self { node, random: fastrand::Rng::with_seed(seed), addresses: vec![address], left: Vec::new() }

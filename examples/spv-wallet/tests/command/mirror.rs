@@ -27,8 +27,7 @@ fn the_balance_is_that_of_bitcoinds_wallet_by_filters() {
 
 fn compare(mode: &'static str) {
     let Some(bitcoind) = Bitcoind::start(&["-blockfilterindex=1", "-peerblockfilters=1"]) else { return };
-    let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
-    println!("SEED={seed}");
+    let seed = tipward_tests::seed("TIPWARD_WALLET_SEED");
     let mut world = World::new(bitcoind, mode, seed);
     for number in 0..OPERATIONS {
         world.something_happens(number);
@@ -39,7 +38,7 @@ fn compare(mode: &'static str) {
     for what in ["receive", "spend", "reorg", "kill", "sync"] {
         assert!(
             counts.get(what).is_some_and(|count| *count > 2),
-            "SEED={seed}: too few of {what}: {counts:?}"
+            "seed {seed}: too few of {what}: {counts:?}"
         );
     }
 }
