@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tipward_sync::{
     Block, FilterRules,
     peer::wire::{
-        BlockHash, FilterHash, FilterHeader,
+        BlockHash, FilterHash, FilterHeader, Verdict,
         bitcoin::{self, BlockFilter, Instruction, Script},
     },
 };
@@ -76,6 +76,8 @@ struct Contents {
 impl Contents {
     fn of(block: &bitcoin::Block) -> Self {
         let mut contents = Self::default();
+        // Who sends a block can add a witness to it, unless it commits to those it has.
+        let has_its_witnesses = block.check_witness_commitment() == Ok(Verdict::Verified);
         let txids: HashSet<_> = block.transactions().map(|transaction| transaction.txid()).collect();
         for transaction in block.transactions() {
             let scripts = transaction.outputs().map(|output| output.script());
@@ -90,7 +92,7 @@ impl Contents {
                 if txids.contains(&input.outpoint().txid) {
                     continue;
                 }
-                match wrapped_program(input.script()).filter(|_| has_witness) {
+                match wrapped_program(input.script()).filter(|_| has_witness && has_its_witnesses) {
                     Some(redeem) => _ = contents.scripts.insert(Script(redeem).to_p2sh().to_vec()),
                     None => contents.spent += 1,
                 }

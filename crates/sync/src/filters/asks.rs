@@ -126,12 +126,21 @@ impl Filters {
         let mut asked = self.asked_filters(now);
         let mut planned = self.buffered + asked.len() as u64 * self.average;
         let front = self.batches.keys().next().copied();
+        let next = self.front.map_or(0, |front| front.height + 1);
+        let most = self.options.byte_budget / 2;
         for batch in self.batches.values().filter(|batch| batch.is_settled) {
             let expected = batch.slots.len() as u64 * self.average;
-            if Some(batch.start) != front && planned + expected > self.options.byte_budget / 2 {
+            if Some(batch.start) != front && planned + expected > most {
                 return;
             }
-            for (blocks, of) in runs(batch, &asked) {
+            for (mut blocks, of) in runs(batch, &asked) {
+                // What comes next is taken all the same.
+                let is_next = blocks.first().is_some_and(|(height, _)| *height == next);
+                let room = most.saturating_sub(planned) / self.average.max(1);
+                blocks.truncate(usize::try_from(room).unwrap_or(usize::MAX).max(usize::from(is_next)));
+                if blocks.is_empty() {
+                    continue;
+                }
                 let claims_it = |id: PeerId, peers: &Peers| {
                     let peer = peers.get(&id).filter(|peer| peer.has_room(Kind::Filters, now));
                     // The front may have been asked of one who is slow.

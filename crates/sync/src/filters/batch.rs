@@ -131,6 +131,11 @@ impl Batch {
 }
 
 impl Slot {
+    /// Whether the block itself is needed: for the sink, or to tell whose filter is right.
+    pub(super) fn needs_block(&self) -> bool {
+        matches!(self.state, State::Disputed(_) | State::Undecided | State::There { matches: true, .. })
+    }
+
     fn buffered(&self) -> u64 {
         match &self.state {
             State::There { filter, .. } => filter.len() as u64,

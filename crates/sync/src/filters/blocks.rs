@@ -1,6 +1,6 @@
 //! Blocks that are needed: those that match, and those that tell whose filter is right.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::time::Instant;
 
 use tipward_peer::{
     PeerId,
@@ -15,24 +15,22 @@ use crate::{Block, BlockId, Fault, scheduler::unpin};
 
 /// How large a block is thought to be before its size is known, in bytes.
 pub(super) const USUAL_SIZE: u64 = 2 << 20;
+/// Of how many blocks that are needed next account is taken, so that a wallet which needs most costs no more.
+const MAX_WANTED: usize = 256;
 
 impl Filters {
     /// Finds out which blocks are needed.
     pub(super) fn want_blocks(&mut self) {
-        let mut needed = BTreeSet::new();
-        for batch in self.batches.values() {
-            for (height, slot) in (batch.start..).zip(&batch.slots) {
-                if matches!(
-                    slot.state,
-                    State::Disputed(_) | State::Undecided | State::There { matches: true, .. }
-                ) {
-                    needed.insert(BlockId { height, hash: slot.block });
-                }
-            }
-        }
-        self.blocks.retain(|_, wanted| needed.contains(&wanted.id));
-        for id in needed {
-            self.blocks.entry(id.height).or_insert_with(|| Wanted::new(id));
+        let batches = &self.batches;
+        self.blocks.retain(|height, wanted| {
+            let batch = batches.range(..=*height).next_back().map(|(_, batch)| batch);
+            let slot = batch.and_then(|batch| batch.slots.get((height - batch.start) as usize));
+            slot.is_some_and(|slot| slot.block == wanted.id.hash && slot.needs_block())
+        });
+        let slots = batches.values().flat_map(|batch| (batch.start..).zip(&batch.slots));
+        for (height, slot) in slots.filter(|(_, slot)| slot.needs_block()).take(MAX_WANTED) {
+            let id = BlockId { height, hash: slot.block };
+            self.blocks.entry(height).or_insert_with(|| Wanted::new(id));
         }
     }
 

@@ -93,7 +93,11 @@ impl Filters {
         let is_front = self.front.map_or(0, |front| front.height + 1) == height;
         match &mut slot.state {
             // It is asked for again when there is room.
-            State::Agreed(_) if !is_front && self.buffered + length > self.options.byte_budget => return,
+            State::Agreed(_) | State::Disputed(_)
+                if !is_front && self.buffered + length > self.options.byte_budget =>
+            {
+                return;
+            }
             State::Agreed(hash) if *hash == said => {
                 slot.state = State::There { hash: said, filter: bytes, seen: 0, matches: false };
             }

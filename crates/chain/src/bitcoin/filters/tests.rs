@@ -1,6 +1,6 @@
 use tipward_sync::{
     BlockId,
-    peer::wire::{BlockPart, DownloadId},
+    peer::wire::{BlockPart, DownloadId, sha256d},
 };
 
 use super::*;
@@ -11,6 +11,12 @@ const WRAPPED: [u8; 23] =
 const P2SH: [u8; 23] =
     *b"\xa9\x14\x33\x6c\xaa\x13\xe0\x8b\x96\x08\x0a\x32\xb5\xd8\x18\xd5\x9b\x4a\xb3\xb3\x67\x42\x87";
 const PAID: [u8; 3] = [0x51, 0x52, 0x53];
+/// One item of 32 bytes.
+const WITNESS: [u8; 34] = {
+    let mut bytes = [9; 34];
+    (bytes[0], bytes[1]) = (1, 32);
+    bytes
+};
 const RETURN: [u8; 3] = [0x6a, 1, 7];
 
 /// A transaction with one input and, if so, a witness of one item.
@@ -29,17 +35,29 @@ fn transaction(spends: [u8; 32], input: &[u8], outputs: &[&[u8]], has_witness: b
         bytes.push(output.len() as u8);
         bytes.extend_from_slice(output);
     }
-    bytes.extend_from_slice(if has_witness { &[1, 1, 9][..] } else { &[] });
+    bytes.extend_from_slice(if has_witness { &WITNESS } else { &[] });
     bytes.extend_from_slice(&[0; 4]);
     bytes
 }
 
 /// A block that pays [`PAID`] and spends something in this way.
 fn block(input: &[u8], has_witness: bool) -> Block {
-    let mut bytes = vec![0; 80];
-    bytes.push(2);
-    bytes.extend(transaction([0; 32], &[1, 1], &[&PAID, &RETURN, &[]], false));
-    bytes.extend(transaction([3; 32], input, &[&PAID], has_witness));
+    block_with(input, has_witness, has_witness)
+}
+
+fn block_with(input: &[u8], has_witness: bool, is_committed: bool) -> Block {
+    let assemble = |commitment: &[u8]| {
+        let mut bytes = vec![0; 80];
+        bytes.push(2);
+        let outputs: [&[u8]; 4] = [&PAID, &RETURN, &[], commitment];
+        bytes.extend(transaction([0; 32], &[1, 1], &outputs, is_committed));
+        bytes.extend(transaction([3; 32], input, &[&PAID], has_witness));
+        bytes
+    };
+    let root = bitcoin::Block::new(assemble(&[]).into()).unwrap().witness_root();
+    let hash = sha256d(&[root, [9; 32]].concat());
+    let commitment = [&b"\x6a\x24\xaa\x21\xa9\xed"[..], &hash].concat();
+    let bytes = assemble(if is_committed { &commitment } else { &[] });
     let parsed = bitcoin::Block::new(bytes.clone().into()).unwrap();
     let part = BlockPart {
         block: parsed.hash(),
@@ -72,6 +90,13 @@ fn a_right_filter_is_never_refuted() {
     assert_eq!(refuted(&block(&[], true), &[&PAID]), None);
     assert_eq!(refuted(&block(&WRAPPED, false), &[&PAID]), None);
     assert_eq!(refuted(&block(&[], true), &[&PAID, b"any other script"]), None);
+}
+
+/// Who sends the block may have added it, to make a right filter look false.
+#[test]
+fn a_witness_that_the_block_does_not_commit_to_tells_nothing() {
+    assert_eq!(refuted(&block_with(&WRAPPED, true, false), &[&PAID]), None);
+    assert!(refuted(&block_with(&WRAPPED, true, true), &[&PAID]).is_some());
 }
 
 #[test]
