@@ -9,7 +9,7 @@ use serde_json::json;
 use tipward_chain::{
     Node, NodeBuilder,
     sync::{
-        BlockId, Event,
+        BlockId, Event, Progress,
         peer::{BroadcastOutcome, BroadcastPolicy, PeerAddress, wire::bitcoin::Network},
     },
 };
@@ -21,6 +21,8 @@ use crate::{
     wallet::{News, Shared, WalletSink},
 };
 
+/// How often a sync tells how far it is.
+const TELL: Duration = Duration::from_secs(10);
 /// When it is told that nobody serves filters.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -132,10 +134,16 @@ pub(crate) async fn sync(wallet: Shared, way: Way, is_json: bool) -> Result<(), 
     let mut events = node.events();
     let interrupted = interrupted();
     tokio::pin!(interrupted);
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + TELL, TELL);
     loop {
         let event = tokio::select! {
             () = &mut interrupted => break,
             event = events.next() => event,
+            _ = ticks.tick() => {
+                let progress = Some(node.progress()).filter(|progress| !progress.synced);
+                progress.map_or(Ok(()), |progress| print(on_the_way(&progress, is_json)))?;
+                continue;
+            }
         };
         let Some(event) = event else { break };
         if let Some(line) = line(&event, is_json) {
@@ -164,6 +172,18 @@ pub(crate) async fn sync(wallet: Shared, way: Way, is_json: bool) -> Result<(), 
     let at = tip.map_or("nothing".to_owned(), |tip| tip.to_string());
     let (headers, filters, blocks) = (progress.headers, progress.filters, progress.blocks);
     print(format_args!("stopped at {at}: {headers} headers, {filters} filters, {blocks} blocks read"))
+}
+
+/// How far the sync is.
+fn on_the_way(progress: &Progress, is_json: bool) -> String {
+    let [at, tip] =
+        [progress.applied, progress.header_tip].map(|block| block.map_or(0, |block| block.height));
+    let (filters, blocks, peers) = (progress.filters, progress.blocks, progress.peers);
+    if is_json {
+        let facts = json!({"event": "progress", "height": at, "headers_height": tip, "filters": filters, "blocks": blocks, "peers": peers});
+        return facts.to_string();
+    }
+    format!("at block {at} of {tip}: {filters} filters and {blocks} blocks read, {peers} peers")
 }
 
 fn line(event: &Event, is_json: bool) -> Option<String> {
