@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf};
 use tipward_sync::{
     Block, BlockId, BlockSink, Control, Events, Progress, Running, SinkError, Strategy, SyncError,
     SyncOptions, SyncParts, WatchSet, async_trait,
-    peer::{ManagerOptions, PeerAddress},
+    peer::{ManagerOptions, Needs, PeerAddress},
     run,
 };
 
@@ -96,6 +96,8 @@ impl NodeBuilder {
     /// (BIP 157); the others it [skips](BlockSink::skip). Scripts that the sink adds to the set while it applies a block are looked
     /// for in all blocks above; for those below, there is [`Control::rescan`]. No script leaves the process.
     ///
+    /// Without [given addresses](Self::connect), only nodes that serve filters are kept.
+    ///
     /// What peers say of a filter is compared among three of them, where there are so many: one who is honest is enough for
     /// nothing to be left out. A single peer that serves filters is believed. Now and then, and where peers differ, comes a block
     /// that has none of the scripts.
@@ -153,6 +155,10 @@ impl NodeBuilder {
                 let network = self.coin.name();
                 let rules = self.coin.filter_rules().ok_or(NodeError::NoFilters { network })?;
                 self.sync.strategy = Strategy::HeadersFirst;
+                // Few nodes serve filters: where any may be chosen, only they are of use.
+                if self.peers.addresses.is_empty() {
+                    self.peers.link.needs = Needs::Filters;
+                }
                 Some((rules, watch))
             }
         };

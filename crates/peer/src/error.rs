@@ -118,6 +118,12 @@ pub enum Violation {
         /// What it offers.
         services: u64,
     },
+    /// The peer serves blocks, and no filters of them.
+    #[error("does not serve block filters (services {services:#x})")]
+    NoFilters {
+        /// What it offers.
+        services: u64,
+    },
     /// The peer claims to be past the block that tells its chain from others, and does not show it.
     #[error("is on another chain: it does not show block {block}")]
     WrongChain {

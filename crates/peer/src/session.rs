@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use tipward_wire::{Dialect, Incoming, Txid};
 
-use crate::{Connection, DisconnectReason, LinkOptions, Reply, Unsupported, Want};
+use crate::{Connection, DisconnectReason, LinkOptions, Needs, Reply, Unsupported, Want};
 
 /// What a peer told about itself. All of it is hearsay.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,8 +195,8 @@ pub trait Protocol: Send + Sync + fmt::Debug + 'static {
     /// The port that its nodes listen on.
     fn default_port(&self) -> u16;
 
-    /// Host names that resolve to addresses of nodes which can serve us.
-    fn dns_seeds(&self) -> Vec<String>;
+    /// Host names that resolve to addresses of nodes which can serve us what we need, as far as they can tell.
+    fn dns_seeds(&self, needs: Needs) -> Vec<String>;
 
     /// Whether the dialect knows encryption on this network.
     fn can_encrypt(&self) -> bool {

@@ -3,3 +3,4 @@
 
 mod liars;
 mod real;
+mod seeds;

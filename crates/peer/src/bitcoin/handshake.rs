@@ -44,8 +44,12 @@ impl BitcoinSession {
         let services = version.services;
         let serves = services.has(Services::NETWORK) || services.has(Services::NETWORK_LIMITED);
         let with_witnesses = self.network.chain == Chain::Bsv || services.has(Services::WITNESS);
-        if self.options.needs == Needs::Blocks && !(serves && with_witnesses) {
+        let needs = self.options.needs;
+        if needs != Needs::Nothing && !(serves && with_witnesses) {
             return Err(Violation::NoBlocks { services: services.0 });
+        }
+        if needs == Needs::Filters && !services.has(Services::COMPACT_FILTERS) {
+            return Err(Violation::NoFilters { services: services.0 });
         }
         let mut info =
             PeerInfo::new(version.user_agent.to_string(), u64::try_from(version.start_height).unwrap_or(0));
@@ -113,7 +117,9 @@ impl BitcoinSession {
     /// answer in order.
     fn greeted(&mut self, info: PeerInfo, out: &mut Outbox<Message>) {
         match self.network.chain_block {
-            Some((height, block)) if self.options.needs == Needs::Blocks && info.claimed_height >= height => {
+            Some((height, block))
+                if self.options.needs != Needs::Nothing && info.claimed_height >= height =>
+            {
                 let locator = Locator { protocol: PROTOCOL_VERSION as u32, hashes: Vec::new(), stop: block };
                 out.messages.extend([Message::GetHeaders(locator), Message::Ping(self.nonce)]);
                 self.state = State::AwaitProof { info, block, has_read: false };

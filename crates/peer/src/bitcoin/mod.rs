@@ -11,7 +11,7 @@ use tipward_wire::{
 
 use crate::{
     Checksum, Connection, Cover, Direction, Encrypt, Encryption, EncryptionOptions, Entropy, Link,
-    LinkOptions, Local, MalformedTransaction, Protocol, Start, Typed,
+    LinkOptions, Local, MalformedTransaction, Needs, Protocol, Start, Typed,
 };
 
 pub use session::BitcoinSession;
@@ -65,9 +65,13 @@ impl Protocol for Bitcoin {
         self.network.default_port
     }
 
-    fn dns_seeds(&self) -> Vec<String> {
-        // BTC's seeds filter by service bits: x9 is NETWORK and WITNESS.
-        let prefix = if self.network.chain == Chain::Btc { "x9." } else { "" };
+    fn dns_seeds(&self, needs: Needs) -> Vec<String> {
+        // BTC's seeds filter by service bits: x9 is NETWORK and WITNESS, x49 COMPACT_FILTERS too.
+        let prefix = match (self.network.chain, needs) {
+            (Chain::Btc, Needs::Filters) => "x49.",
+            (Chain::Btc, Needs::Blocks | Needs::Nothing) => "x9.",
+            (Chain::Bsv, _) => "",
+        };
         self.network.dns_seeds.iter().map(|seed| format!("{prefix}{seed}")).collect()
     }
 

@@ -55,10 +55,12 @@ struct Talk {
 
 impl Talk {
     fn start(network: &'static Network) -> Self {
-        let mut talk = Self {
-            session: BitcoinSession::new(network, &Local::default(), &options(), start(7)),
-            out: Outbox::default(),
-        };
+        Self::start_with(network, &options())
+    }
+
+    fn start_with(network: &'static Network, options: &LinkOptions) -> Self {
+        let session = BitcoinSession::new(network, &Local::default(), options, start(7));
+        let mut talk = Self { session, out: Outbox::default() };
         talk.session.start(&mut talk.out);
         assert!(matches!(&talk.out.messages[..], [Message::Version(_)]));
         talk.out.messages.clear();
@@ -123,6 +125,25 @@ fn peers_that_are_no_use_are_refused_with_the_reason() {
         let error = Talk::start(Network::BTC).hear(Message::Version(version)).unwrap_err();
         assert_eq!(error.to_string(), reason);
     }
+}
+
+#[test]
+fn who_needs_filters_takes_those_alone_who_serve_them() {
+    let filters = LinkOptions { needs: Needs::Filters, ..options() };
+    let hear = |options: &LinkOptions, services| {
+        let mut version = their_version(Network::BTC);
+        version.services = services;
+        Talk::start_with(Network::BTC, options).hear(Message::Version(version))
+    };
+    let blocks = Services::NETWORK | Services::WITNESS;
+    hear(&filters, blocks | Services::COMPACT_FILTERS).unwrap();
+    hear(&options(), blocks).unwrap();
+    let refused = |services| hear(&filters, services).unwrap_err().to_string();
+    assert_eq!(refused(blocks), "does not serve block filters (services 0x9)");
+    assert_eq!(refused(Services::COMPACT_FILTERS), "does not serve blocks (services 0x40)");
+    let seeds = |needs| Bitcoin::new(Network::BTC).dns_seeds(needs);
+    assert!(seeds(Needs::Filters).iter().all(|seed| seed.starts_with("x49.")));
+    assert!(seeds(Needs::Blocks).iter().all(|seed| seed.starts_with("x9.")));
 }
 
 #[test]

@@ -91,6 +91,8 @@ pub enum Encrypt {
 pub enum Needs {
     /// Blocks, with witnesses where the chain has them.
     Blocks,
+    /// Blocks and their filters, where the chain has them (BIP 157). DNS seeds are asked for nodes that serve them.
+    Filters,
     /// Nothing.
     Nothing,
 }

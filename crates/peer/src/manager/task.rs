@@ -400,7 +400,7 @@ impl PoolTask {
 
     fn resolve_seeds(&mut self) {
         let port = self.protocol.default_port();
-        for seed in self.protocol.dns_seeds() {
+        for seed in self.protocol.dns_seeds(self.options.link.needs) {
             let dialer: Arc<dyn Dialer> = self.options.dialer.clone();
             self.lookups.spawn(async move {
                 let found = match timeout(RESOLVE_TIMEOUT, dialer.resolve(&seed, port)).await {
