@@ -76,7 +76,8 @@ pub(crate) enum Command {
         #[arg(value_name = "HEX|FILE")]
         proof: String,
     },
-    /// Has the next sync look through the blocks from a height on once more.
+    /// Has the next sync look through the blocks from a height on once more. What was found there counts again when it is
+    /// come by.
     Rescan { height: u64 },
     /// Writes the header at a height to a file, with what it takes to start another wallet from there.
     Checkpoint { height: u64, file: PathBuf },

@@ -52,7 +52,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         Some(Command::Address { new }) => address(open()?, new, json),
         Some(Command::Send(arguments)) => block_on(send(open()?, arguments, json)),
         Some(Command::Broadcast { txid, connection }) => {
-            block_on(hand_over(open()?, &connection, json, |wallet| waiting(wallet, txid)))
+            block_on(hand_over(open()?, &connection, json, |wallet| again(wallet, txid)))
         }
         Some(Command::Abandon { txid }) => abandon(open()?, txid),
         Some(Command::Proof { txid }) => proof(&open()?, txid),
@@ -186,7 +186,18 @@ fn waiting(wallet: &Wallet, txid: Txid) -> Result<Transaction, Failure> {
         )));
     }
     let transaction = wallet.ledger.graph.get_tx(txid).expect("the history is of what is there");
+    if transaction.is_coinbase() {
+        return Err(Failure::Failed(format!("{txid} is the coinbase of a block that was left")));
+    }
     Ok(Transaction::clone(&transaction))
+}
+
+/// The same, which is waited for from now on, even if it was given up.
+fn again(wallet: &mut Wallet, txid: Txid) -> Result<Transaction, Failure> {
+    let transaction = waiting(wallet, txid)?;
+    wallet.ledger.insert_unconfirmed(transaction.clone(), show::now());
+    wallet.save().map_err(Failure::failed)?;
+    Ok(transaction)
 }
 
 /// Tells what became of a broadcast. What everybody rejects is given up.

@@ -308,11 +308,15 @@ impl Ledger {
     pub(crate) fn insert_unconfirmed(&mut self, transaction: bitcoin::Transaction, seen: u64) {
         let txid = transaction.compute_txid();
         self.insert(transaction);
+        // What happened last counts, within a second too.
+        let seen = self.graph.get_last_evicted(txid).map_or(seen, |at| seen.max(at + 1));
         self.staged.graph.merge(self.graph.insert_seen_at(txid, seen));
     }
 
     /// Counts a transaction that is in no block as one that never will be, so that its coins are free.
     pub(crate) fn abandon(&mut self, txid: Txid, at: u64) {
+        let seen = self.graph.get_tx_node(txid).and_then(|node| node.last_seen);
+        let at = seen.map_or(at, |seen| at.max(seen));
         self.staged.graph.merge(self.graph.insert_evicted_at(txid, at));
     }
 

@@ -290,6 +290,14 @@ fn what_all_reject_is_given_up() {
     ])));
     assert_eq!(sent[0]["outcome"], "fetched");
     assert_eq!(confirmed(&wallet), 0);
-    wallet.answer(&["abandon", sent[0]["txid"].as_str().unwrap()]);
+    let txid = sent[0]["txid"].as_str().unwrap();
+    wallet.answer(&["abandon", txid]);
     assert_eq!(confirmed(&wallet), PAYMENT);
+
+    // It may be handed out all the same, and counts again.
+    let server = Server::start((*server.node.chain()).clone(), Behaviour::Honest);
+    let wallet = Wallet { connect: vec![server.address()], ..wallet };
+    let sent = lines(&finish(wallet.connecting(&["broadcast", txid])));
+    assert_eq!((sent[0]["outcome"].as_str(), server.node.mempool().len()), (Some("fetched"), 1));
+    assert_eq!(confirmed(&wallet), 0);
 }
