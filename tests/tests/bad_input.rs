@@ -5,11 +5,12 @@
 use std::time::Duration;
 
 use tipward_chain::{
-    Node,
-    sync::{Event, peer::wire::bitcoin::Network},
+    BlockRules, Node, Verdict,
+    sync::{Block, Event, SinkError, WatchSet, async_trait},
+    wire::bitcoin::Network,
 };
 use tipward_simnet::{Behaviour, ChainSpec, SimChain, SimNode};
-use tipward_tests::assert_archive_holds;
+use tipward_tests::{Found, assert_archive_holds};
 
 /// Syncs from a liar, whose chain goes on for so many blocks that nobody must believe it, and from an honest node slow
 /// enough for the liar to be asked. Returns why the liar was lost, each time.
@@ -103,4 +104,28 @@ async fn a_liar_alone_ends_the_sync_with_its_reason() {
     let error = node.wait().await.unwrap_err().to_string();
     let start = format!("{} was dropped: block ", liar.address());
     assert!(error.starts_with(&start) && error.ends_with(": wrong merkle root"), "{error}");
+}
+
+#[tokio::test]
+async fn what_does_not_go_together_is_refused_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let data_dir = dir.path().join("data");
+    let (sink, watch) = (Found::default().sink(WatchSet::new(), |_| {}), WatchSet::new());
+    let both = Node::builder(Network::BTC_REGTEST, &data_dir).sink(sink).archive();
+    let refused = both.spawn().await.unwrap_err().to_string();
+    assert!(refused.starts_with("there are a sink and an archive"), "{refused}");
+    let filters = Node::builder(Network::BTC_REGTEST, &data_dir).block_rules(NoRules).filters(watch);
+    let refused = filters.spawn().await.unwrap_err().to_string();
+    assert!(refused.starts_with("block rules need every block"), "{refused}");
+    assert!(!data_dir.exists());
+}
+
+/// Lets every block pass.
+struct NoRules;
+
+#[async_trait]
+impl BlockRules for NoRules {
+    async fn check(&mut self, _block: &Block) -> Result<Verdict, SinkError> {
+        Ok(Verdict::Valid)
+    }
 }

@@ -30,6 +30,11 @@ pub enum NodeError {
         /// The network.
         network: &'static str,
     },
+    /// A node has one sink.
+    #[error(
+        "there are a sink and an archive: a node has one sink, which may give its blocks to an `ArchiveSink`"
+    )]
+    SinkAndArchive,
     /// Block rules have to see every block, and filters leave out most.
     #[error("block rules need every block: they can't be used with filters")]
     RulesWithFilters,
@@ -69,7 +74,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Gives the blocks to an [`Archive`] in the folder `blocks` of the data directory.
+    /// Gives the blocks to an [`Archive`] in the folder `blocks` of the data directory, instead of a [sink](Self::sink). A sink that
+    /// wants an archive too has an [`ArchiveSink`] inside.
     #[must_use]
     pub fn archive(self) -> Self {
         self.archive_with(ArchiveOptions::default())
@@ -146,8 +152,11 @@ impl NodeBuilder {
     /// Opens the stores and starts. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// A store can't be opened, the sink can't tell its cursor, or filters were asked for that the network does not have.
+    /// A store can't be opened, the sink can't tell its cursor, or what was asked for does not go together, or not with the network.
     pub async fn spawn(mut self) -> Result<Node, NodeError> {
+        if self.sink.is_some() && self.archive.is_some() {
+            return Err(NodeError::SinkAndArchive);
+        }
         let filters = match self.filters.take() {
             None => None,
             Some(_) if self.rules.is_some() => return Err(NodeError::RulesWithFilters),

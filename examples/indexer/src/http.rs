@@ -22,11 +22,12 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::Value;
 use tipward_chain::{
     ArchiveReader,
-    sync::{Control, peer::wire::bitcoin::Network},
+    sync::Control,
+    wire::{bitcoin::Network, bytes::Bytes},
 };
 use tokio::{
     net::TcpListener,
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::spawn_blocking,
     time::{sleep, timeout},
 };
@@ -41,6 +42,9 @@ use problem::Problem;
 const MAX_CONNECTIONS: usize = 128;
 /// How many questions may be answered at once, before others are told to come again.
 const MAX_QUESTIONS: usize = 32;
+/// An answer that is larger, in bytes, is one of so many until its client has it.
+const LARGE: usize = 1 << 20;
+const MAX_LARGE: usize = 8;
 /// How long a client may take for the head of a request, and be silent between requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an answer may take to make.
@@ -69,6 +73,7 @@ pub struct Api {
 struct Shared {
     api: Api,
     questions: Arc<Semaphore>,
+    large: Arc<Semaphore>,
 }
 
 type Asked = State<Arc<Shared>>;
@@ -110,7 +115,8 @@ pub async fn serve(listener: TcpListener, api: Api, stop: impl Future<Output = (
 }
 
 fn router(api: Api) -> Router {
-    let shared = Arc::new(Shared { api, questions: Arc::new(Semaphore::new(MAX_QUESTIONS)) });
+    let [questions, large] = [MAX_QUESTIONS, MAX_LARGE].map(|most| Arc::new(Semaphore::new(most)));
+    let shared = Arc::new(Shared { api, questions, large });
     Router::new()
         .route("/tip", get(|asked: Asked| answer(asked, answers::tip)))
         .route("/block/{block}", get(block))
@@ -118,8 +124,8 @@ fn router(api: Api) -> Router {
         .route("/tx/{txid}/proof", get(proof))
         .route("/script/{hash}/history", get(history))
         .route("/script/{hash}/utxos", get(utxos))
-        .route("/status", get(|asked: Asked| answer_now(asked, |api| Ok(Body::Json(answers::status(api))))))
-        .route("/metrics", get(metrics))
+        .route("/status", get(|asked: Asked| work(asked, |api| Ok(Body::Json(answers::status(api))))))
+        .route("/metrics", get(|asked: Asked| work(asked, |api| Ok(Body::Text(api.metrics.render())))))
         .fallback(async || Problem::not_found("no such route: see the README for those there are".to_owned()))
         .method_not_allowed_fallback(async || Problem::method())
         .with_state(shared)
@@ -150,10 +156,6 @@ async fn utxos(asked: Asked, Valid(Path(hash)): Text, Valid(Query(parameters)): 
     answer(asked, move |_, view, cursor| answers::utxos(view, cursor, &hash, &parameters)).await
 }
 
-async fn metrics(asked: Asked) -> Response {
-    answer_now(asked, |api| Ok(Body::Text(api.metrics.render()))).await
-}
-
 /// What was sent, where it can be read; else the answer is a [`Problem`].
 struct Valid<T>(T);
 
@@ -175,41 +177,69 @@ pub(crate) enum Body {
     Bytes(Vec<u8>),
 }
 
-impl IntoResponse for Body {
-    fn into_response(self) -> Response {
+impl Body {
+    /// What it is, and its bytes.
+    fn into_bytes(self) -> (&'static str, Vec<u8>) {
         match self {
-            Self::Json(value) => axum::Json(value).into_response(),
-            Self::Text(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
-            Self::Bytes(bytes) => ([(CONTENT_TYPE, "application/octet-stream")], bytes).into_response(),
+            Self::Json(value) => ("application/json", value.to_string().into_bytes()),
+            Self::Text(text) => ("text/plain; version=0.0.4", text.into_bytes()),
+            Self::Bytes(bytes) => ("application/octet-stream", bytes),
         }
     }
 }
 
-/// Answers without waiting for a disk.
-async fn answer_now(State(shared): Asked, work: impl FnOnce(&Api) -> Result<Body, Problem>) -> Response {
-    work(&shared.api).into_response()
+/// The bytes of a large answer, which keep its place until they were written or nobody wants them any more.
+struct Large {
+    bytes: Vec<u8>,
+    _place: OwnedSemaphorePermit,
 }
 
+impl AsRef<[u8]> for Large {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Answers from one state of the index.
 async fn answer(
     asked: Asked,
-    work: impl FnOnce(&Api, &View, Cursor) -> Result<Value, Problem> + Send + 'static,
+    make: impl FnOnce(&Api, &View, Cursor) -> Result<Value, Problem> + Send + 'static,
 ) -> Response {
-    answer_with(asked, |api, view, cursor| work(api, view, cursor).map(Body::Json)).await
+    answer_with(asked, |api, view, cursor| make(api, view, cursor).map(Body::Json)).await
 }
 
-/// Answers from one state of the index, on a thread that may wait for the disk.
+/// Answers from one state of the index with what may be no JSON.
 async fn answer_with(
+    asked: Asked,
+    make: impl FnOnce(&Api, &View, Cursor) -> Result<Body, Problem> + Send + 'static,
+) -> Response {
+    work(asked, |api| {
+        let view = api.reader.view()?;
+        let cursor = view.cursor()?.ok_or_else(|| Problem::busy("nothing is indexed yet: come again"))?;
+        make(api, &view, cursor)
+    })
+    .await
+}
+
+/// Answers on a thread that may wait for the disk.
+async fn work(
     State(shared): Asked,
-    work: impl FnOnce(&Api, &View, Cursor) -> Result<Body, Problem> + Send + 'static,
+    make: impl FnOnce(&Api) -> Result<Body, Problem> + Send + 'static,
 ) -> Response {
     let Ok(place) = shared.questions.clone().try_acquire_owned() else {
         return Problem::busy("too many questions at once: come again").into_response();
     };
     let answer = spawn_blocking(move || {
         let _place = place;
-        let view = shared.api.reader.view()?;
-        let cursor = view.cursor()?.ok_or_else(|| Problem::busy("nothing is indexed yet: come again"))?;
-        work(&shared.api, &view, cursor)
+        let (kind, bytes) = make(&shared.api)?.into_bytes();
+        let bytes = if bytes.len() <= LARGE {
+            Bytes::from(bytes)
+        } else {
+            let place = shared.large.clone().try_acquire_owned();
+            let _place = place.map_err(|_| Problem::busy("too many large answers at once: come again"))?;
+            Bytes::from_owner(Large { bytes, _place })
+        };
+        Ok::<_, Problem>(([(CONTENT_TYPE, kind)], bytes))
     });
     match timeout(ANSWER_TIMEOUT, answer).await {
         Ok(Ok(answer)) => answer.into_response(),

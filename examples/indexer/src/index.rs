@@ -27,7 +27,7 @@ mod undo;
 use std::{path::Path, sync::Arc, time::Instant};
 
 use metrics::{counter, gauge, histogram};
-use redb::{Database, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use tipward_chain::sync::{
     BlockId,
     peer::wire::{
@@ -136,27 +136,15 @@ impl Index {
     /// # Errors
     /// It can't be opened, or belongs to another network.
     pub fn open(path: &Path, network: &Network, cache: usize) -> Result<Self, IndexError> {
-        let database = Database::builder().set_cache_size(cache).create(path)?;
-        let transaction = database.begin_write()?;
-        let expected = format!("{} (layout {LAYOUT})", network.name);
-        {
-            let mut names = transaction.open_table(NETWORK)?;
-            let found = names.get(())?.map_or_else(|| expected.clone(), |name| name.value().to_owned());
-            if found != expected {
-                return Err(IndexError::OtherIndex { path: path.display().to_string(), found, expected });
-            }
-            names.insert((), &expected[..])?;
-            transaction.open_table(CURSOR)?;
-            transaction.open_table(BLOCKS)?;
-            transaction.open_table(HASHES)?;
-            transaction.open_table(TRANSACTIONS)?;
-            transaction.open_table(IDS)?;
-            transaction.open_table(OUTPUTS)?;
-            transaction.open_table(UNSPENT)?;
-            transaction.open_table(HISTORY)?;
-            transaction.open_table(UNDO)?;
+        if !path.exists() {
+            create(path, network)?;
         }
-        transaction.commit()?;
+        let database = Database::builder().set_cache_size(cache).open(path)?;
+        let found = database.begin_read()?.open_table(NETWORK)?.get(())?.map(|name| name.value().to_owned());
+        let (found, expected) = (found.unwrap_or_default(), name(network));
+        if found != expected {
+            return Err(IndexError::OtherIndex { path: path.display().to_string(), found, expected });
+        }
         let mut index = Self {
             database: Arc::new(database),
             cursor: None,
@@ -199,6 +187,9 @@ impl Index {
         }
         (self.pending, self.open) = (Pending::default(), None);
         self.cursor = self.reader().view()?.cursor()?;
+        if let Some(cursor) = &self.cursor {
+            gauge!("indexer_height").set(cursor.block.height as f64);
+        }
         self.next = self.cursor.map_or(0, |cursor| cursor.transactions);
         Ok(())
     }
@@ -332,6 +323,36 @@ impl Index {
         self.cursor = Some(Cursor { block: to, transactions: self.next });
         self.commit()
     }
+}
+
+/// Makes an empty index. Until it is whole it has another name: half of one would be refused for ever.
+fn create(path: &Path, network: &Network) -> Result<(), IndexError> {
+    let new = path.with_extension("new");
+    let io = |error: std::io::Error| IndexError::Database(redb::Error::Io(error));
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+        _ => {}
+    }
+    let database = Database::create(&new)?;
+    let transaction = database.begin_write()?;
+    transaction.open_table(NETWORK)?.insert((), &name(network)[..])?;
+    transaction.open_table(CURSOR)?;
+    transaction.open_table(BLOCKS)?;
+    transaction.open_table(HASHES)?;
+    transaction.open_table(TRANSACTIONS)?;
+    transaction.open_table(IDS)?;
+    transaction.open_table(OUTPUTS)?;
+    transaction.open_table(UNSPENT)?;
+    transaction.open_table(HISTORY)?;
+    transaction.open_table(UNDO)?;
+    transaction.commit()?;
+    drop(database);
+    std::fs::rename(&new, path).map_err(io)
+}
+
+/// What an index says it is of.
+fn name(network: &Network) -> String {
+    format!("{} (layout {LAYOUT})", network.name)
 }
 
 /// The transaction of the database that all is written in; begun if there is none.

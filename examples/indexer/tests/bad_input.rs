@@ -11,18 +11,18 @@ use std::{
 
 use program::{Program, command, dead};
 use serde_json::Value;
-use tipward_chain::wire::bitcoin::Network;
+use tipward_chain::wire::bitcoin::{Network, Transaction};
 use tipward_simnet::{Behaviour, ChainSpec, SimChain, SimNode};
 
 /// A program that has indexed a chain, and who serves it.
-async fn indexed() -> (Program, SimNode, SimChain, tempfile::TempDir) {
-    let chain = SimChain::generate(Network::BTC_REGTEST, ChainSpec::new(130, 1));
+async fn indexed(network: &'static Network) -> (Program, SimNode, SimChain, tempfile::TempDir) {
+    let chain = SimChain::generate(network, ChainSpec::new(130, 1));
     let node = SimNode::spawn(chain.clone(), Behaviour::Honest, "127.0.0.1:0").await.unwrap();
     let dir = tempfile::tempdir().unwrap();
     let (address, path) = (node.address().to_string(), dir.path().to_str().unwrap().to_owned());
     let tip = chain.tip().hash.to_string();
     let program = tokio::task::spawn_blocking(move || {
-        let arguments = ["--network", "btc-regtest", "--connect", &address, "--data-dir", &path];
+        let arguments = ["--network", network.name, "--connect", &address, "--data-dir", &path];
         let program = Program::start(&arguments);
         program.wait_for(&tip);
         program
@@ -30,9 +30,54 @@ async fn indexed() -> (Program, SimNode, SimChain, tempfile::TempDir) {
     (program.await.unwrap(), node, chain, dir)
 }
 
+/// A transaction of so many bytes, which does nothing.
+fn large_transaction(size: u32) -> Transaction {
+    let mut bytes = vec![2, 0, 0, 0, 1];
+    bytes.extend_from_slice(&[7; 36]);
+    bytes.extend_from_slice(&[0, 0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0xfe]);
+    bytes.extend_from_slice(&size.to_le_bytes());
+    bytes.resize(bytes.len() + size as usize, 0x6a);
+    bytes.extend_from_slice(&[0; 4]);
+    Transaction::new(bytes.into()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_do_not_read_their_large_answers_keep_others_from_large_ones_only() {
+    let (program, node, mut chain, _dir) = indexed(Network::BSV_REGTEST).await;
+    let (large, larger) = (large_transaction(15 << 20), large_transaction(16 << 20));
+    chain.extend_with(&[large.clone(), larger.clone()], 1);
+    let tip = chain.tip().hash.to_string();
+    node.set_chain(chain);
+    let route = format!("/tx/{}?raw", large.txid());
+    tokio::task::spawn_blocking(move || {
+        program.wait_for(&tip);
+        assert_eq!(program.status(&format!("/tx/{}?raw", larger.txid())), 413);
+        let ask = |_| {
+            let mut client = TcpStream::connect(program.address()).unwrap();
+            write!(client, "GET {route} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+            let mut start = [0; 12];
+            client.read_exact(&mut start).unwrap();
+            (client, start)
+        };
+        let mut slow: Vec<_> = (0..8).map(ask).collect();
+        assert!(slow.iter().all(|(_, start)| start == b"HTTP/1.1 200"));
+        let answer = program.answer(&route);
+        assert_eq!(answer.status_code, 503, "{:?}", answer.as_str());
+        assert!(answer.as_str().unwrap().contains("too many large answers at once"));
+        assert_eq!(program.status("/tip"), 200);
+        slow.pop();
+        while program.status(&route) == 503 {
+            std::thread::yield_now();
+        }
+        assert!(program.bytes(&route) == large.as_bytes()[..]);
+    })
+    .await
+    .unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_questions_are_answered_with_what_is_wrong() {
-    let (program, _node, chain, _dir) = indexed().await;
+    let (program, _node, chain, _dir) = indexed(Network::BTC_REGTEST).await;
     let (zeros, long) = ("0".repeat(64), "z".repeat(5000));
     for (route, status, line) in [
         ("/block/x".to_owned(), 400, "'x' is neither a height nor a hash of 64 hexadecimal digits"),
@@ -75,7 +120,7 @@ async fn bad_questions_are_answered_with_what_is_wrong() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn strange_requests_are_refused_and_nothing_ends() {
-    let (program, _node, _chain, _dir) = indexed().await;
+    let (program, _node, _chain, _dir) = indexed(Network::BTC_REGTEST).await;
     for (request, status) in [
         ("POST /tip HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_owned(), "405"),
         (format!("GET /{} HTTP/1.1\r\nconnection: close\r\n\r\n", "x".repeat(1 << 20)), "4"),

@@ -12,7 +12,7 @@ use tipward_peer::{
 
 use super::{
     Batch, Filters, Kind, State, TIP_DELAY, View, WITNESSES,
-    peers::{Peers, What},
+    peers::{Peer, Peers, What},
 };
 use crate::{BlockId, Output};
 
@@ -20,6 +20,8 @@ use crate::{BlockId, Output};
 const BATCH: u64 = 128;
 /// How many batches may wait for their hashes.
 const MAX_UNSETTLED: usize = 16;
+/// A peer that lacks no more than so many blocks is about to have them.
+const NEAR: u64 = 6;
 
 impl Filters {
     /// Asks for whatever is due.
@@ -73,7 +75,9 @@ impl Filters {
     }
 
     fn ask_for_hashes(&mut self, now: Instant, view: &View<'_>) {
-        for batch in self.batches.values().filter(|batch| !batch.is_settled) {
+        // Who comes later is asked too, while there are few: better late than never.
+        let is_open = |batch: &&Batch| !batch.is_settled || batch.claims.len() < WITNESSES;
+        for batch in self.batches.values().filter(is_open) {
             let (start, count, stop) = (batch.start, batch.count(), batch.stop());
             let what = What::Hashes { start, count, stop };
             let asked = self.peers.values().filter(|peer| peer.is_asked(&what)).count();
@@ -98,12 +102,16 @@ impl Filters {
 
     /// Takes what was said of a batch for all that will be: when enough peers have said it, or everybody who may.
     fn settle(&mut self, now: Instant, view: &View<'_>) {
-        let grace = self.options.stall_timeout;
+        let grace = self.options.header_timeout;
         let peers: Vec<PeerId> = self.filter_peers().collect();
         for batch in self.batches.values_mut().filter(|batch| !batch.is_settled && !batch.claims.is_empty()) {
-            // Who has not shown the block yet is waited for, but not for long.
+            // Who has shown nothing yet, or not the last blocks, is waited for: it may be the one who is right.
             let is_new = now < batch.begun + grace;
-            let may_say = |id: &PeerId| is_new || (view.serves)(*id).end() >= &batch.end();
+            let may_say = |id: &PeerId| {
+                let serves = (view.serves)(*id);
+                let reach = if is_new && !serves.is_empty() { serves.end() + NEAR } else { *serves.end() };
+                reach >= batch.end() || is_new && serves.is_empty()
+            };
             let is_heard = |id: &PeerId| batch.claims.contains_key(id);
             if batch.claims.len() >= WITNESSES || peers.iter().all(|id| is_heard(id) || !may_say(id)) {
                 batch.is_settled = true;
@@ -115,7 +123,7 @@ impl Filters {
     }
 
     fn ask_for_filters(&mut self, now: Instant) {
-        let mut asked = self.asked_filters();
+        let mut asked = self.asked_filters(now);
         let mut planned = self.buffered + asked.len() as u64 * self.average;
         let front = self.batches.keys().next().copied();
         for batch in self.batches.values().filter(|batch| batch.is_settled) {
@@ -126,7 +134,11 @@ impl Filters {
             for (blocks, of) in runs(batch, &asked) {
                 let claims_it = |id: PeerId, peers: &Peers| {
                     let peer = peers.get(&id).filter(|peer| peer.has_room(Kind::Filters, now));
-                    peer.is_some()
+                    // The front may have been asked of one who is slow.
+                    let is_free = |peer: &Peer| {
+                        !blocks.iter().any(|(_, block)| peer.is_to_bring(*block, Kind::Filters))
+                    };
+                    peer.is_some_and(is_free)
                         && of.is_none_or(|(height, hash)| batch.claim(id, height) == Some(hash))
                         && batch.claims.contains_key(&id)
                 };
@@ -150,15 +162,19 @@ impl Filters {
         }
     }
 
-    /// The filters that are under way; those in dispute with the hash that whoever was asked has said.
-    fn asked_filters(&self) -> BTreeSet<(BlockHash, Option<FilterHash>)> {
+    /// The filters that are under way, but those at the front that are slow to come; those in dispute with the hash that whoever was asked has said.
+    fn asked_filters(&self, now: Instant) -> BTreeSet<(BlockHash, Option<FilterHash>)> {
         let mut asked = BTreeSet::new();
+        let front = self.batches.keys().next().copied();
         for (id, peer) in &self.peers {
             for task in &peer.tasks {
                 let What::Filters(blocks) = &task.what else { continue };
+                let is_slow = task.slow_at(self.options.stall_timeout) <= now;
                 for (block, height) in blocks {
                     let batch = self.batches.range(..=*height).next_back().map(|(_, batch)| batch);
-                    let Some(batch) = batch else { continue };
+                    let Some(batch) = batch.filter(|batch| !is_slow || Some(batch.start) != front) else {
+                        continue;
+                    };
                     let slot = batch.slots.get((height - batch.start) as usize);
                     let Some(slot) = slot.filter(|slot| slot.block == *block) else { continue };
                     let is_disputed = matches!(slot.state, State::Disputed(_));
@@ -172,26 +188,25 @@ impl Filters {
     /// Asks for blocks whose filter matches, and for those that have to tell whose filter is right.
     fn ask_for_blocks(&mut self, now: Instant, view: &View<'_>) {
         self.want_blocks();
-        let under_way: BTreeSet<BlockHash> = self.asked_blocks().collect();
-        let guess = 2 * super::blocks::USUAL_SIZE;
-        let mut planned = self.buffered + under_way.len() as u64 * guess;
+        let under_way: BTreeSet<BlockHash> = self.asked_blocks(now).collect();
+        let mut planned = self.buffered + under_way.len() as u64 * super::blocks::USUAL_SIZE;
         let front = self.blocks.keys().next().copied();
         for wanted in self.blocks.values().filter(|wanted| wanted.block.is_none()) {
             let BlockId { height, hash } = wanted.id;
             if under_way.contains(&hash) {
                 continue;
             }
-            if Some(height) != front && planned + guess > self.options.byte_budget {
+            if Some(height) != front && planned + wanted.size > self.options.byte_budget {
                 return;
             }
             let has_it = |id: PeerId, peers: &Peers| {
-                peers.get(&id).is_some_and(|peer| peer.has_room(Kind::Blocks, now))
+                peers.get(&id).is_some_and(|peer| peer.has_room(Kind::Blocks, now) && !peer.is_to_bring(hash, Kind::Blocks))
                     && (view.serves)(id).contains(&height)
             };
             let Some(id) = choose(&self.peers, &mut self.turn, Kind::Blocks, has_it) else { return };
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.ask(What::Block { height, hash }, now);
-                planned += guess;
+                planned += wanted.size;
                 self.outputs.push_back(Output::Ask(id, Want::Blocks(vec![hash])));
             }
         }

@@ -110,7 +110,8 @@ impl Batch {
         (self.is_settled, self.begun) = (false, now);
         self.claims.clear();
         for slot in &mut self.slots {
-            if !matches!(slot.state, State::Done) {
+            // A dispute stays one, whoever comes next.
+            if !matches!(slot.state, State::Done | State::Undecided) {
                 slot.state = State::Unknown;
             }
         }

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, time::Instant};
 
-use bytes::Bytes;
 use tipward_peer::{
     PeerId,
     wire::{BlockEnd, BlockHash, BlockPart, FilterHash},
@@ -15,7 +14,7 @@ use super::{
 use crate::{Block, BlockId, Fault, scheduler::unpin};
 
 /// How large a block is thought to be before its size is known, in bytes.
-pub(super) const USUAL_SIZE: u64 = 1 << 20;
+pub(super) const USUAL_SIZE: u64 = 2 << 20;
 
 impl Filters {
     /// Finds out which blocks are needed.
@@ -33,14 +32,18 @@ impl Filters {
         }
         self.blocks.retain(|_, wanted| needed.contains(&wanted.id));
         for id in needed {
-            self.blocks.entry(id.height).or_insert(Wanted { id, block: None });
+            self.blocks.entry(id.height).or_insert_with(|| Wanted::new(id));
         }
     }
 
-    /// The blocks that are under way.
-    pub(super) fn asked_blocks(&self) -> impl Iterator<Item = BlockHash> {
-        self.peers.values().flat_map(|peer| &peer.tasks).filter_map(|task| match task.what {
-            What::Block { hash, .. } => Some(hash),
+    /// The blocks that are under way, but the first if it is slow to come.
+    pub(super) fn asked_blocks(&self, now: Instant) -> impl Iterator<Item = BlockHash> {
+        let front = self.blocks.keys().next().copied();
+        self.peers.values().flat_map(|peer| &peer.tasks).filter_map(move |task| match task.what {
+            What::Block { height, hash } => {
+                let is_slow = task.slow_at(self.options.stall_timeout) <= now;
+                (!is_slow || Some(height) != front).then_some(hash)
+            }
             What::Hashes { .. } | What::Filters(_) => None,
         })
     }
@@ -61,6 +64,9 @@ impl Filters {
                 // It is asked for again in its turn.
                 peer.tasks.retain(|task| task.what != What::Block { height, hash: part.block });
                 self.is_stale = true;
+                if let Some(wanted) = self.blocks.get_mut(&height) {
+                    wanted.size = part.block_size;
+                }
                 return;
             }
             let (hash, download) = (part.block, part.download);
@@ -126,14 +132,18 @@ impl Filters {
         let Some(slot) = self.batches.get_mut(&start).and_then(|batch| batch.slot(height)) else { return };
         // What was found out about another block may have ended this dispute.
         let State::Disputed(filters) = &slot.state else { return };
-        let Some(block) = self.blocks.get(&height).and_then(|wanted| wanted.block.as_ref()) else { return };
-        let there: Vec<(FilterHash, Bytes)> =
-            filters.iter().filter_map(|(hash, filter)| Some((*hash, filter.clone()?))).collect();
-        let is_whole = there.len() == filters.len();
-        let refuted: Vec<(FilterHash, String)> = there
-            .into_iter()
-            .filter_map(|(hash, filter)| Some((hash, self.rules.refute(&filter, block)?)))
-            .collect();
+        let Some(wanted) = self.blocks.get_mut(&height) else { return };
+        let Wanted { block: Some(block), cleared, .. } = wanted else { return };
+        let mut refuted: Vec<(FilterHash, String)> = Vec::new();
+        for (hash, filter) in filters {
+            // Costly, and what was found once stays so.
+            let Some(filter) = filter.as_ref().filter(|_| !cleared.contains(hash)) else { continue };
+            match self.rules.refute(filter, block) {
+                Some(reason) => refuted.push((*hash, reason)),
+                None => _ = cleared.insert(*hash),
+            }
+        }
+        let is_whole = filters.values().all(Option::is_some);
         if refuted.is_empty() {
             if is_whole {
                 tracing::warn!(height, block = %slot.block, "peers differ over a filter, and the block does not tell who is right");

@@ -19,13 +19,13 @@ mod replies;
 mod rules;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::RangeInclusive,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use tipward_peer::{PeerId, Reply};
+use tipward_peer::{PeerId, Reply, wire::FilterHash};
 
 use crate::{
     Block, BlockId, Chain, Fault, Output, PeerShare, SyncOptions, WatchSet, scheduler::UnknownCursor,
@@ -122,7 +122,17 @@ pub(crate) struct Filters {
 #[derive(Debug)]
 struct Wanted {
     id: BlockId,
+    /// In bytes; a guess until somebody has begun to send it.
+    size: u64,
     block: Option<Block>,
+    /// What it was found not to refute.
+    cleared: BTreeSet<FilterHash>,
+}
+
+impl Wanted {
+    fn new(id: BlockId) -> Self {
+        Self { id, size: blocks::USUAL_SIZE, block: None, cleared: BTreeSet::new() }
+    }
 }
 
 impl Filters {
@@ -198,14 +208,15 @@ impl Filters {
         let checked = self.checked;
         let peers = self.peers.values().filter_map(|peer| peer.deadline(self.options.stall_timeout, checked));
         let unsettled = self.batches.values().filter(|batch| !batch.is_settled);
-        let waits = unsettled.map(|batch| batch.begun + self.options.stall_timeout);
+        let waits = unsettled.map(|batch| batch.begun + self.options.header_timeout);
         let tip = self.tip.map(|(_, since)| since + TIP_DELAY);
         peers.chain(waits.chain(tip).filter(|at| Some(*at) > checked)).min()
     }
 
-    /// Where the sink is, once it has done everything that it was told.
-    pub(crate) fn applied(&self) -> Option<BlockId> {
-        self.front.filter(|_| self.busy == 0 && self.rescan.is_none())
+    /// Where the sink is, once it has done everything that it was told and need not go back.
+    pub(crate) fn applied(&self, chain: &dyn Chain) -> Option<BlockId> {
+        let is_best = |at: &BlockId| chain.best_at(at.height) == Some(at.hash);
+        self.front.filter(is_best).filter(|_| self.busy == 0 && self.rescan.is_none())
     }
 
     /// Bytes of filters and blocks that are kept.
@@ -252,9 +263,13 @@ impl Filters {
 
     /// A peer is gone, and was not caught at a lie.
     fn lost(&mut self, now: Instant, id: PeerId) {
-        if self.peers.remove(&id).is_none() {
-            return;
+        if self.peers.remove(&id).is_some() {
+            self.forget_word(now, id);
         }
+    }
+
+    /// A peer can't be asked for filters any more, and was not caught at a lie.
+    fn forget_word(&mut self, now: Instant, id: PeerId) {
         self.is_stale = true;
         for batch in self.batches.values_mut().filter(|batch| batch.claims.contains_key(&id)) {
             // It can't be heard any more, and it may have been the one who is right.
@@ -272,16 +287,17 @@ impl Filters {
 
     /// A peer has lied, or is of no use. Nothing that it said counts.
     fn drop_peer(&mut self, now: Instant, id: PeerId, fault: Fault) {
-        if self.peers.remove(&id).is_none() {
-            return;
-        }
+        let was_there = self.peers.remove(&id).is_some();
         self.is_stale = true;
+        // The word of one who is gone still stands where all its filters had come.
         for batch in self.batches.values_mut() {
             if batch.forget(id) {
                 batch.reset(now);
             }
         }
-        self.outputs.push_back(Output::Drop(id, fault));
+        if was_there {
+            self.outputs.push_back(Output::Drop(id, fault));
+        }
     }
 
     /// Takes back what is late.

@@ -14,6 +14,8 @@ use tipward_peer::{
 const MAX_PATIENCE: Duration = Duration::from_secs(64);
 /// How many times its patience a question may go without an answer of its own while the peer brings other things.
 const BUSY: u32 = 6;
+/// How many times the shortest patience what everything waits for may take, however it trickles, before somebody else is asked too.
+const SLOW: u32 = 15;
 /// Of how many blocks a peer's filter headers are kept, so that it is found out when it says something else later.
 const MAX_HEADERS: usize = 8192;
 /// How many questions of each kind may be open.
@@ -33,6 +35,7 @@ pub(super) enum Kind {
 #[derive(Debug)]
 pub(super) struct Task {
     pub(super) what: What,
+    pub(super) asked: Instant,
     /// When it was asked, or something of its answer came last.
     pub(super) moved: Instant,
 }
@@ -48,12 +51,28 @@ pub(super) enum What {
 }
 
 impl What {
+    /// Whether the filter or the block itself is among what is asked for.
+    pub(super) fn has(&self, block: BlockHash, kind: Kind) -> bool {
+        match self {
+            Self::Filters(blocks) => kind == Kind::Filters && blocks.contains_key(&block),
+            Self::Block { hash, .. } => kind == Kind::Blocks && *hash == block,
+            Self::Hashes { .. } => false,
+        }
+    }
+
     pub(super) fn kind(&self) -> Kind {
         match self {
             Self::Hashes { .. } => Kind::Hashes,
             Self::Filters(_) => Kind::Filters,
             Self::Block { .. } => Kind::Blocks,
         }
+    }
+}
+
+impl Task {
+    /// When somebody else may be asked too.
+    pub(super) fn slow_at(&self, timeout: Duration) -> Instant {
+        self.asked + timeout.saturating_mul(SLOW)
     }
 }
 
@@ -130,8 +149,13 @@ impl Peer {
         self.tasks.iter().any(|task| task.what == *what)
     }
 
+    /// Whether it is asked for this filter or block.
+    pub(super) fn is_to_bring(&self, block: BlockHash, kind: Kind) -> bool {
+        self.tasks.iter().any(|task| task.what.has(block, kind))
+    }
+
     pub(super) fn ask(&mut self, what: What, now: Instant) {
-        self.tasks.push(Task { what, moved: now });
+        self.tasks.push(Task { what, asked: now, moved: now });
     }
 
     /// Something has come that was asked for; `is_done`: all that a question of this kind was for.
@@ -167,7 +191,8 @@ impl Peer {
         let late = self.tasks.iter().map(|task| self.due(task, timeout));
         let rests =
             self.standings.iter().filter_map(|it| it.rests_until).filter(|until| Some(*until) > checked);
-        late.chain(rests).min()
+        let slow = self.tasks.iter().map(|task| task.slow_at(timeout)).filter(|at| Some(*at) > checked);
+        late.chain(rests).chain(slow).min()
     }
 
     /// Takes back what is late. Returns the most time-outs in a row that the peer has come to, and of what.

@@ -39,7 +39,8 @@ impl Filters {
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.serves_filters = false;
                     peer.tasks.retain(|task| task.what.kind() == Kind::Blocks);
-                    self.is_stale = true;
+                    // Nobody else may be left to bring what it has said.
+                    self.forget_word(now, id);
                 }
             }
             _ => {}

@@ -88,3 +88,60 @@ fn memory_has_a_bound() {
     assert!(world.most_buffered() < 4000 + 128 * 40 + 3 * 4 * 40, "{} bytes", world.most_buffered());
     assert!(world.most_buffered() > 2000, "{} bytes are no test of it", world.most_buffered());
 }
+
+/// The first who speaks has lied about everything before anybody else has shown a block.
+#[test]
+fn who_is_about_to_show_its_blocks_is_heard() {
+    let mut world = World::with(Rng::with_seed(12), 2000, 0, SyncOptions::default());
+    world.connect(&[Nature::LacksOutputs, Nature::LacksOutputs, Nature::Late]);
+    world.run(12);
+    assert_eq!(world.dropped(), [0, 1]);
+}
+
+/// A claim outlives who made it, and so may be found false when there is nobody to blame.
+#[test]
+fn what_is_found_malformed_later_is_asked_of_others() {
+    let mut world = World::with(Rng::with_seed(13), 120, 0, SyncOptions::default());
+    world.connect(&[Nature::HasExcess]);
+    while world.figures().filters < 119 {
+        world.step(13);
+    }
+    world.lose(0);
+    world.watch(1_000_000);
+    world.connect(&[Nature::Honest]);
+    world.run(13);
+    assert!(world.figures().filters > 119, "nothing was asked for again");
+}
+
+#[test]
+fn who_can_not_be_asked_for_filters_any_more_is_done_without() {
+    let mut world = World::with(Rng::with_seed(14), 300, 0, SyncOptions::default());
+    world.connect(&[Nature::ServesHashesAlone]);
+    while world.figures().peers > 0 || world.elapsed() == Duration::ZERO {
+        world.step(14);
+    }
+    world.connect(&[Nature::Honest]);
+    world.run(14);
+}
+
+/// Something always comes, so it is never late; and never there.
+#[test]
+fn who_trickles_holds_nothing_up_for_long() {
+    let mut world = World::with(Rng::with_seed(15), 900, 0, SyncOptions::default());
+    world.connect(&[Nature::Trickles, Nature::Honest]);
+    world.run(15);
+    assert!(world.elapsed() < Duration::from_secs(150), "{:?}", world.elapsed());
+}
+
+/// More work may be in fewer blocks: the sink is not at the tip because it is as high.
+#[test]
+fn a_branch_of_fewer_blocks_is_gone_to() {
+    let mut world = World::with(Rng::with_seed(16), 100, 0, SyncOptions::default());
+    world.connect(&[Nature::Honest]);
+    world.run(16);
+    assert!(world.applied().is_some());
+    world.shorten(5);
+    assert_eq!(world.applied(), None);
+    world.run(16);
+    assert_eq!(world.applied().map(|at| at.height), Some(94));
+}

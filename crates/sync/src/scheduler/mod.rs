@@ -407,7 +407,7 @@ impl Scheduler {
     fn conclude(&mut self, chain: &mut dyn Chain) {
         let tip = chain.tip();
         let applied = if let Some(filters) = &self.filters {
-            filters.applied()
+            filters.applied(chain)
         } else if self.options.headers_only {
             Some(tip)
         } else {

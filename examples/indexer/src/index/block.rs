@@ -30,6 +30,8 @@ pub(super) struct Pending {
     spent: Vec<[u8; 29]>,
     /// Those of a transaction whose id is not known yet.
     unnamed: Vec<Output>,
+    /// Those of a transaction whose id a later one has too.
+    nameless: Vec<Output>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -136,13 +138,11 @@ impl OpenBlock {
         let number = five(number);
         pending.transactions.push((number, row.write()));
         pending.ids.push(id_key(&row.txid, number));
-        for output in pending.unnamed.drain(..) {
-            let replaced = pending.outputs.insert((row.txid, output.place.index), output);
-            // Of an earlier transaction with the same id, which nobody can spend any more (BIP 30).
-            if let Some(Output { place, script, .. }) = replaced {
-                Undo::Unspendable { output: place, script }.append(&mut self.undo);
-            }
-        }
+        let outputs = pending.unnamed.drain(..);
+        // Of an earlier transaction with the same id: found no more, and unspent for good (BIP 30).
+        let replaced = outputs.filter_map(|it| pending.outputs.insert((row.txid, it.place.index), it));
+        let replaced: Vec<Output> = replaced.collect();
+        pending.nameless.extend(replaced);
         (self.inputs, self.outputs) = (0, 0);
         self.row.transactions += 1;
     }
@@ -164,10 +164,11 @@ impl Pending {
             + self.spent.len()
             + self.outputs.len()
             + self.unnamed.len()
+            + self.nameless.len()
     }
 
     pub(super) fn write(mut self, transaction: &WriteTransaction) -> Result<(), IndexError> {
-        let outputs = self.outputs.into_values().chain(self.unnamed);
+        let outputs = self.outputs.into_values().chain(self.unnamed).chain(self.nameless);
         let mut outputs: Vec<Output> = outputs.collect();
         let mut table = transaction.open_table(TRANSACTIONS)?;
         for (number, row) in &self.transactions {

@@ -1,7 +1,15 @@
 //! Blocks taken back, crashes and restarts leave nothing behind: the index is what it would be had the chain come in one go.
 
+use indexer::{
+    index::{Index, UNDO_DEPTH},
+    keys::ScriptKey,
+    parse::{Parsed, ParsedOutput, ParsedTransaction},
+};
 use proptest::prelude::*;
-use tipward_chain::sync::BlockSink;
+use tipward_chain::{
+    sync::{BlockId, BlockSink},
+    wire::{BlockHash, Txid},
+};
 use tipward_simnet::{ChainSpec, SimChain};
 
 use crate::world::{How, NETWORK, World, fresh, lines};
@@ -137,4 +145,78 @@ async fn every_block_can_be_taken_back_at_once() {
     }
     rollback(&mut world, &chain, 0).await;
     assert_eq!(lines(&world.end().await.1), fresh(&SimChain::genesis(NETWORK)).await);
+}
+
+/// Heights and transactions are told apart by this.
+fn bytes(number: u64) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&number.to_le_bytes());
+    bytes
+}
+
+fn block(height: u64) -> BlockId {
+    BlockId { height, hash: BlockHash::from_bytes(bytes(height)) }
+}
+
+/// A block with nothing but a coinbase of this id, which pays a script.
+fn coinbase(index: &mut Index, height: u64, txid: [u8; 32]) {
+    let whole = Some((Txid::from_bytes(txid), 81, 100));
+    let output = ParsedOutput { script: ScriptKey([7; 20]), value: 50 + height, is_unspendable: false };
+    let transactions = vec![ParsedTransaction { whole, inputs: 0, outputs: 1 }];
+    index.begin(block(height), &[0; 80]);
+    index.add(&Parsed { transactions, inputs: Vec::new(), outputs: vec![output] }).unwrap();
+    index.finish(1, 181).unwrap();
+}
+
+/// As blocks 91,842 and 91,880 of BTC have (BIP 30).
+#[test]
+fn of_two_transactions_with_one_id_both_are_kept_however_they_are_committed() {
+    let dir = tempfile::tempdir().unwrap();
+    let [mut together, mut apart] =
+        ["together", "apart"].map(|name| Index::open(&dir.path().join(name), NETWORK, 16 << 20).unwrap());
+    let dump = |index: &Index| lines(&index.reader().view().unwrap());
+    let mut before = Vec::new();
+    for (height, txid) in (0..).zip([[1; 32], [2; 32], [2; 32], [3; 32]]) {
+        coinbase(&mut together, height, txid);
+        coinbase(&mut apart, height, txid);
+        apart.commit().unwrap();
+        if height == 1 {
+            before = dump(&apart);
+        }
+    }
+    together.commit().unwrap();
+    assert_eq!(dump(&together), dump(&apart));
+    together.rollback(block(1)).unwrap();
+    assert_eq!(dump(&together), before);
+}
+
+#[test]
+fn as_many_blocks_as_promised_can_be_taken_back_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = Index::open(&dir.path().join("index"), NETWORK, 16 << 20).unwrap();
+    let mut before = Vec::new();
+    for height in 0..=UNDO_DEPTH + 1 {
+        coinbase(&mut index, height, bytes(height));
+        if height == 1 {
+            index.commit().unwrap();
+            before = lines(&index.reader().view().unwrap());
+        }
+    }
+    let refused = index.rollback(block(0)).unwrap_err().to_string();
+    assert!(refused.contains("only the last 1000 blocks can be undone"), "{refused}");
+    index.rollback(block(1)).unwrap();
+    let after = lines(&index.reader().view().unwrap());
+    // What genesis would have to be taken back with is gone by then.
+    let kept =
+        |lines: &[String]| lines.iter().filter(|line| !line.starts_with("undo")).cloned().collect::<Vec<_>>();
+    assert_eq!(kept(&after), kept(&before));
+}
+
+/// As a process leaves it that is killed while it makes an index.
+#[test]
+fn half_an_index_that_was_being_made_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("index.new"), [0; 100]).unwrap();
+    let index = Index::open(&dir.path().join("index.redb"), NETWORK, 16 << 20).unwrap();
+    assert_eq!(index.cursor(), None);
 }

@@ -5,6 +5,7 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap},
     error::Error,
+    ops::RangeInclusive,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -42,9 +43,19 @@ pub(super) enum Nature {
     SilentOnBlocks,
     LacksBlocks,
     ServesNone,
+    /// Tells hashes, and then can't be asked for filters.
+    ServesHashesAlone,
+    /// Honest but for a byte too many, which who looks for what is low does not get to see.
+    HasExcess,
+    /// Sends one filter at a time, and of blocks nothing but a byte now and then.
+    Trickles,
+    /// Honest, and has shown no block for the first seconds.
+    Late,
     /// Honest, and lost now and then.
     Restless,
 }
+/// How long until who is late shows what it has.
+const LATE: Duration = Duration::from_secs(5);
 
 /// Filters are lists of scripts, blocks too: what they pay, then how many outputs they spend.
 #[derive(Debug)]
@@ -75,10 +86,11 @@ impl FilterRules for Toy {
         filter: &Bytes,
         scripts: &[Bytes],
     ) -> Result<bool, Box<dyn Error + Send + Sync>> {
-        if !filter.len().is_multiple_of(4) {
+        let content = read(filter);
+        let is_read = |script: &Bytes| read(script).last() > content.last();
+        if !filter.len().is_multiple_of(4) && scripts.iter().any(is_read) {
             return Err("it is cut".into());
         }
-        let content = read(filter);
         Ok(scripts.iter().any(|script| read(script).iter().any(|script| content.contains(script))))
     }
 
@@ -115,6 +127,7 @@ impl ToyBlock {
             Nature::HasMore => _ = content.insert(77_777),
             Nature::Equivocates if is_odd => content = outputs.iter().copied().skip(1).collect(),
             Nature::Malformed => return Bytes::from_static(b"x"),
+            Nature::HasExcess => return [&list(&content)[..], b"x"].concat().into(),
             _ => {}
         }
         list(&content)
@@ -203,6 +216,7 @@ enum Event {
     Reorg,
     Lose(u64),
     Join(u64),
+    News,
 }
 
 pub(super) struct World {
@@ -292,16 +306,38 @@ impl World {
             SilentOnBlocks,
             LacksBlocks,
             ServesNone,
+            ServesHashesAlone,
+            HasExcess,
+            Trickles,
+            Late,
             Restless,
         ];
         all[self.random.usize(..all.len())]
     }
 
     pub(super) fn connect(&mut self, natures: &[Nature]) {
-        for (id, nature) in (0..).zip(natures) {
+        for nature in natures {
+            let id = self.natures.len() as u64;
             self.natures.insert(id, *nature);
             self.later(Duration::ZERO, Event::Join(id));
         }
+        self.later(LATE, Event::News);
+    }
+
+    pub(super) fn watch(&self, script: u32) {
+        self.watch.insert(script_of(script));
+    }
+
+    /// Another branch is best although it has fewer blocks.
+    pub(super) fn shorten(&mut self, by: usize) {
+        self.chain.best.truncate(self.chain.best.len() - 2 * by);
+        self.chain.extend(by as u64, &mut self.random, &mut self.next);
+        self.tell(FilterInput::News);
+    }
+
+    /// Where the sink is, if it need not go back.
+    pub(super) fn applied(&self) -> Option<BlockId> {
+        self.filters.applied(&self.chain)
     }
 
     pub(super) fn dropped(&self) -> &[u64] {
@@ -336,7 +372,7 @@ impl World {
         while !self.is_done() {
             self.step(seed);
         }
-        let honest = |id: &u64| matches!(self.natures[id], Nature::Honest | Nature::Restless);
+        let honest = |id: &u64| matches!(self.natures[id], Nature::Honest | Nature::Restless | Nature::Late);
         assert!(!self.dropped.iter().any(honest), "seed {seed}: {:?} of {:?}", self.dropped, self.natures);
     }
 
@@ -388,6 +424,7 @@ impl World {
                 self.later(Duration::from_millis(500), Event::Join(id));
             }
             Event::Lose(_) => {}
+            Event::News => self.tell(FilterInput::News),
             Event::Join(id) => {
                 self.connected.insert(id);
                 self.tell(FilterInput::Connected(PeerId(id)));
@@ -401,7 +438,9 @@ impl World {
 
     fn tell(&mut self, input: FilterInput) {
         let top = self.chain.tip().height;
-        let serves = |_: PeerId| 0..=top;
+        let is_early = self.now < self.start + LATE;
+        let is_hidden = |peer: PeerId| is_early && self.natures[&peer.0] == Nature::Late;
+        let serves = |peer: PeerId| if is_hidden(peer) { RangeInclusive::new(1, 0) } else { 0..=top };
         let view = View { chain: &self.chain, serves: &serves, may_fetch: true };
         self.filters.handle(self.now, input, &view);
         while let Some(output) = self.filters.poll() {
@@ -465,6 +504,13 @@ impl World {
         self.questions += 1;
         let nature = self.natures[&id];
         let replies = self.answer(nature, want);
+        if nature == Nature::Trickles {
+            for (reply, turn) in replies.into_iter().zip(1..) {
+                self.replies.push(vec![reply]);
+                self.later(turn * Duration::from_millis(1500), Event::Replies(id, self.replies.len() - 1));
+            }
+            return;
+        }
         if !replies.is_empty() {
             self.replies.push(replies);
             let after = Duration::from_millis(self.random.u64(1..300));
@@ -478,6 +524,10 @@ impl World {
             Want::FilterHashes { .. } | Want::Filters { .. } if nature == Nature::ServesNone => {
                 vec![Reply::Unsupported(want.clone())]
             }
+            Want::Filters { .. } if nature == Nature::ServesHashesAlone => {
+                vec![Reply::Unsupported(want.clone())]
+            }
+            Want::Blocks(_) if nature == Nature::Trickles => vec![Reply::Progress { received: 1 }; 400],
             Want::FilterHashes { .. } if nature == Nature::SilentOnHashes => vec![],
             Want::Filters { .. } if nature == Nature::SilentOnFilters => vec![],
             Want::Blocks(_) if nature == Nature::SilentOnBlocks => vec![],
