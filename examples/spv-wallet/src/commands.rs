@@ -18,6 +18,7 @@ use crate::{
     args::{Arguments, Command, Connection, InitArguments, SendArguments},
     checkpoint, demo,
     keys::{Secret, parse_public},
+    ledger::Found,
     measure,
     node::{self, Way},
     pay, print,
@@ -55,9 +56,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
             block_on(hand_over(open()?, &connection, json, |wallet| again(wallet, txid)))
         }
         Some(Command::Abandon { txid }) => abandon(open()?, txid),
-        Some(Command::Proof { txid }) => proof(&open()?, txid),
+        Some(Command::Proof { txid }) => proof(&open()?, txid, json),
         Some(Command::VerifyProof { proof }) => verify_proof(&open()?, &proof, json),
-        Some(Command::Rescan { height }) => open()?.set_scan_from(Some(height)).map_err(Failure::failed),
+        Some(Command::Rescan { height }) => open()?.scan_from(height).map_err(Failure::failed),
         Some(Command::Checkpoint { height, file }) => {
             let wallet = open()?;
             let made = checkpoint::make(&headers(&wallet)?, wallet.network(), height);
@@ -133,8 +134,8 @@ fn watch(mut wallet: Wallet, what: &str, from: Option<u64>) -> Result<(), Failur
         let script = parse_script(what, wallet.network()).map_err(Failure::usage)?;
         wallet.ledger.watch_script(script).map_err(Failure::failed)?;
     }
-    match from {
-        Some(height) => wallet.set_scan_from(Some(height)).map_err(Failure::failed),
+    match from.into_iter().chain(wallet.ledger.index_known()).min() {
+        Some(height) => wallet.scan_from(height).map_err(Failure::failed),
         None => wallet.save().map_err(Failure::failed),
     }
 }
@@ -249,10 +250,13 @@ fn abandon(mut wallet: Wallet, txid: Txid) -> Result<(), Failure> {
     wallet.save().map_err(Failure::failed)
 }
 
-fn proof(wallet: &Wallet, txid: Txid) -> Result<(), Failure> {
+fn proof(wallet: &Wallet, txid: Txid, is_json: bool) -> Result<(), Failure> {
     let entry = show::history(&wallet.ledger).into_iter().find(|entry| entry.txid == txid);
     match entry.map(|entry| entry.state) {
-        Some(State::Confirmed(found, _)) => print(found.proof),
+        Some(State::Confirmed(Found { block, proof, .. }, _)) => {
+            let json = json!({"txid": txid.to_string(), "height": block.height, "block": block.hash.to_string(), "proof": proof});
+            print_as(is_json, json, proof)
+        }
         Some(_) => Err(Failure::Failed(format!("{txid} is in no block of the best chain"))),
         None => Err(Failure::Failed(format!("the wallet has no transaction {txid}"))),
     }

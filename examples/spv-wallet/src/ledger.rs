@@ -3,6 +3,8 @@
 //! `bdk_chain` keeps it: descriptors and their scripts in a [`KeychainTxOutIndex`], transactions in a [`TxGraph`], the blocks that
 //! matter in a sparse [`LocalChain`]. Each change is staged as a [`ChangeSet`] for the store; all of them merged are the ledger.
 
+mod changes;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     error::Error,
@@ -10,22 +12,25 @@ use std::{
 };
 
 use bdk_wallet::{
-    bitcoin::{self, OutPoint, ScriptBuf, TxOut, Txid},
+    bitcoin::{self, Amount, OutPoint, ScriptBuf, TxOut, Txid},
     chain::{
         self, Anchor, BlockId as ChainId, CanonicalizationParams, Indexer as _, Merge, TxGraph,
         keychain_txout::{self, KeychainTxOutIndex},
         local_chain::{self, LocalChain},
         spk_txout::SpkTxOutIndex,
-        tx_graph,
     },
     miniscript::{Descriptor, DescriptorPublicKey},
 };
-use serde::{Deserialize, Serialize};
 use tipward_chain::{
     prove,
     sync::{Block, BlockId, SinkError, WatchSet},
-    wire::bitcoin::{Network, transactions},
+    wire::{
+        self,
+        bitcoin::{Network, Transaction, transactions},
+    },
 };
+
+pub(crate) use changes::{ChangeSet, Found};
 
 /// So many scripts beyond the last one that was used or given out are looked for.
 pub(crate) const GAP: u32 = 25;
@@ -35,57 +40,6 @@ pub(crate) const RECEIVE: u32 = 0;
 pub(crate) const CHANGE: u32 = 1;
 /// Where the time is in a block's header.
 const TIME: std::ops::Range<usize> = 68..72;
-
-/// Where a transaction is: the evidence that there was such a block with it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub(crate) struct Found {
-    pub(crate) block: ChainId,
-    /// The transaction's index in the block.
-    pub(crate) position: u32,
-    /// The time in the block's header, in seconds since 1970.
-    pub(crate) time: u32,
-    /// The proof, in hexadecimal digits, as `gettxoutproof` of a node makes it.
-    pub(crate) proof: String,
-}
-
-impl Anchor for Found {
-    fn anchor_block(&self) -> ChainId {
-        self.block
-    }
-}
-
-/// What has changed, or all that there is.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct ChangeSet {
-    descriptors: BTreeMap<u32, Descriptor<DescriptorPublicKey>>,
-    scripts: BTreeSet<ScriptBuf>,
-    chain: local_chain::ChangeSet,
-    graph: tx_graph::ChangeSet<Found>,
-    index: keychain_txout::ChangeSet,
-}
-
-impl ChangeSet {
-    pub(crate) fn merge(&mut self, other: Self) {
-        self.descriptors.extend(other.descriptors);
-        self.scripts.extend(other.scripts);
-        self.chain.merge(other.chain);
-        self.graph.merge(other.graph);
-        self.index.merge(other.index);
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.descriptors.is_empty()
-            && self.scripts.is_empty()
-            && self.chain.is_empty()
-            && self.graph.is_empty()
-            && self.index.is_empty()
-    }
-
-    /// Forgets the blocks that were taken out again: there is nothing left that they could be taken out of.
-    pub(crate) fn compact(&mut self) {
-        self.chain.blocks.retain(|_, hash| hash.is_some());
-    }
-}
 
 /// Why something can't be added to the ledger.
 #[derive(Debug)]
@@ -152,7 +106,7 @@ impl Ledger {
         }
         ledger.found_in = ledger.graph.all_anchors().values().flatten().map(Anchor::anchor_block).collect();
         ledger.index_all();
-        ledger.watch_all();
+        // What that reveals was stored when the transactions were found.
         ledger.staged = ChangeSet::default();
         Ok(ledger)
     }
@@ -199,6 +153,17 @@ impl Ledger {
         self.scripts.insert_spk(script.clone(), script.clone());
         self.staged.scripts.insert(script);
         Ok(())
+    }
+
+    /// Looks for what is watched since just now in the transactions that there are. Returns the height of the lowest block that has
+    /// one: where these coins went was not looked for.
+    pub(crate) fn index_known(&mut self) -> Option<u64> {
+        let before = self.outpoints();
+        self.index_all();
+        let anchors = self.graph.all_anchors();
+        let new = self.outpoints().into_iter().filter(|outpoint| !before.contains(outpoint));
+        let blocks = new.filter_map(|outpoint| anchors.get(&outpoint.txid)).flatten();
+        blocks.map(|found| found.block.height.into()).min()
     }
 
     /// The scripts that are looked for.
@@ -248,17 +213,9 @@ impl Ledger {
 
     /// Takes the transactions of a block that concern us. Returns which.
     pub(crate) fn apply(&mut self, block: &Block) -> Result<Vec<Txid>, SinkError> {
-        let mut found = Vec::new();
-        for (position, (_, transaction)) in (0_u32..).zip(transactions(&block.parts)) {
-            let pays = transaction.outputs().any(|output| self.watch.contains(output.script().as_bytes()));
-            let mut spent = transaction.inputs().map(|input| input.outpoint().into());
-            if pays || spent.any(|outpoint| self.owned(outpoint).is_some()) {
-                let whole = bitcoin::Transaction::try_from(&transaction)
-                    .map_err(|error| format!("transaction {}: {error}", transaction.txid()))?;
-                self.insert(whole);
-                found.push((position, transaction.txid()));
-            }
-        }
+        let mut found = BTreeMap::new();
+        // What was found may have brought a script into the gap that a transaction before it pays to.
+        while self.look_through(block, &mut found)? {}
         if found.is_empty() {
             self.cursor = Some(block.id);
             return Ok(Vec::new());
@@ -273,7 +230,29 @@ impl Ledger {
         }
         self.found_in.insert(id);
         self.cursor = Some(block.id);
-        Ok(found.into_iter().map(|(_, txid)| txid.into()).collect())
+        Ok(found.into_values().map(Into::into).collect())
+    }
+
+    /// Takes the transactions of a block that concern us, by their positions. Says whether more scripts are watched by now.
+    fn look_through(
+        &mut self,
+        block: &Block,
+        found: &mut BTreeMap<u32, wire::Txid>,
+    ) -> Result<bool, SinkError> {
+        let watched = self.watch.len();
+        for (position, (_, transaction)) in (0..).zip(transactions(&block.parts)) {
+            let pays = transaction.outputs().any(|output| self.watch.contains(output.script().as_bytes()));
+            let mut spent = transaction.inputs().map(|input| input.outpoint().into());
+            let is_ours = pays || spent.any(|outpoint| self.owned(outpoint).is_some());
+            if !is_ours || !is_possible(&transaction) || found.contains_key(&position) {
+                continue;
+            }
+            let whole = bitcoin::Transaction::try_from(&transaction)
+                .map_err(|error| format!("transaction {}: {error}", transaction.txid()))?;
+            self.insert(whole);
+            found.insert(position, transaction.txid());
+        }
+        Ok(self.watch.len() > watched)
     }
 
     /// There is nothing for us up to this block.
@@ -336,11 +315,18 @@ impl Ledger {
         self.watch_all();
     }
 
+    /// Looks for what is watched in all transactions that there are.
     fn index_all(&mut self) {
-        for node in self.graph.full_txs() {
-            // What it reveals was stored when the transaction was found.
-            let _ = self.keychains.index_tx(&node.tx);
-            self.scripts.scan(&node.tx);
+        loop {
+            let watched = self.watch.len();
+            for node in self.graph.full_txs() {
+                self.staged.index.merge(self.keychains.index_tx(&node.tx));
+                self.scripts.scan(&node.tx);
+            }
+            self.watch_all();
+            if self.watch.len() == watched {
+                return;
+            }
         }
     }
 
@@ -371,6 +357,12 @@ impl Ledger {
         self.staged.chain.merge(changes);
         Ok(())
     }
+}
+
+/// Nobody can pay more than there is. Blocks are not checked for it, and sums of what they say must not overflow.
+fn is_possible(transaction: &Transaction) -> bool {
+    let sum = transaction.outputs().try_fold(0_u64, |sum, output| sum.checked_add(output.value()));
+    sum.is_some_and(|sum| sum <= Amount::MAX_MONEY.to_sat())
 }
 
 /// All transactions count that don't conflict with others that count more.

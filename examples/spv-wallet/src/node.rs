@@ -76,7 +76,11 @@ pub(crate) async fn start(
         builder = builder.filters(wallet.lock().ledger.watched().clone());
     }
     if way.until_synced {
-        builder = builder.stop_when_synced().give_up_without_peers();
+        builder = builder.stop_when_synced();
+    }
+    // Whoever waits for an end is told that there will be none.
+    if way.until_synced || way.relay {
+        builder = builder.give_up_without_peers();
     }
     let node = builder.spawn().await.map_err(Failure::failed)?;
     if way.mode == Mode::Filters {
@@ -101,7 +105,7 @@ async fn find_birthday(wallet: &Shared, way: &Way) -> Result<(), Failure> {
     };
     let mut wallet = wallet.lock();
     wallet.ledger.restart_from(cursor).map_err(Failure::failed)?;
-    wallet.set_scan_from(None).map_err(Failure::failed)
+    wallet.is_at_start().map_err(Failure::failed)
 }
 
 async fn block_at(wallet: &Shared, way: &Way, height: u64) -> Result<BlockId, Failure> {

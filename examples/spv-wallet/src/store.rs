@@ -111,7 +111,7 @@ fn read_all(database: &Database) -> Result<(Settings, ChangeSet, u64), SinkError
 }
 
 /// A file that is not there need not be removed.
-fn absent(error: io::Error) -> io::Result<()> {
+pub(crate) fn absent(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 

@@ -18,7 +18,7 @@ use tipward_chain::{
 use crate::{
     checkpoint,
     ledger::{CHANGE, ChangeSet, Ledger, RECEIVE},
-    store::{Settings, Store},
+    store::{Settings, Store, absent},
 };
 
 /// The names of files in the data directory. The node keeps its headers beside them.
@@ -54,8 +54,11 @@ impl Wallet {
         for (number, descriptor) in [RECEIVE, CHANGE].into_iter().zip(descriptors) {
             ledger.add_descriptor(number, descriptor)?;
         }
-        if let Some(checkpoint) = checkpoint {
-            checkpoint::write(&dir.join(CHECKPOINT), checkpoint)?;
+        let file = dir.join(CHECKPOINT);
+        match checkpoint {
+            Some(checkpoint) => checkpoint::write(&file, checkpoint)?,
+            // That of a wallet that was here before says nothing of this one.
+            None => std::fs::remove_file(&file).or_else(absent)?,
         }
         let settings = Settings { network: network.name.to_owned(), cursor: None, scan_from: birthday };
         Store::create(&dir.join(FILE), &ledger.take_changes()?, &settings)?;
@@ -97,17 +100,30 @@ impl Wallet {
         self.store.commit(&changes, &self.settings)
     }
 
-    /// Has the next sync begin with the block at this height; `None` when that is done.
-    pub(crate) fn set_scan_from(&mut self, height: Option<u64>) -> Result<(), SinkError> {
-        if let (Some(height), Some(start)) = (height, self.checkpoint.as_ref().map(|it| it.height))
-            && height <= start
-        {
+    /// Has the next sync begin with the block at this height, or lower if it would without.
+    pub(crate) fn scan_from(&mut self, height: u64) -> Result<(), SinkError> {
+        if let Some(start) = self.checkpoint.as_ref().map(|it| it.height).filter(|start| height <= *start) {
             return Err(
                 format!("the wallet starts at a checkpoint: height {height} is not above {start}").into()
             );
         }
+        self.settings.scan_from = match (self.settings.scan_from, self.ledger.cursor()) {
+            (Some(due), _) => Some(due.min(height)),
+            (None, Some(cursor)) if height <= cursor.height => Some(height),
+            // It has not been there yet, and must pass over nothing before it.
+            (None, _) => None,
+        };
+        self.commit()
+    }
+
+    /// The ledger is where the next sync is to begin.
+    pub(crate) fn is_at_start(&mut self) -> Result<(), SinkError> {
+        self.settings.scan_from = None;
+        self.commit()
+    }
+
+    fn commit(&mut self) -> Result<(), SinkError> {
         let changes = self.ledger.take_changes()?;
-        self.settings.scan_from = height;
         self.settings.set_cursor(self.ledger.cursor());
         self.store.commit(&changes, &self.settings)
     }

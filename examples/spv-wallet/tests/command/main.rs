@@ -3,6 +3,7 @@
 
 mod errors;
 mod mirror;
+mod missed;
 mod privacy;
 mod simulated;
 

@@ -184,8 +184,8 @@ impl World {
         for (txid, block) in blocks.iter().take(5) {
             let theirs = self.bitcoind.rpc("gettxoutproof", &json!([[txid], block]));
             let theirs = theirs.as_str().unwrap();
-            let ours = finish(self.wallet.command(&["proof", txid]));
-            assert_eq!(text(&ours.stdout).trim(), theirs);
+            let ours = &self.wallet.answer(&["proof", txid])[0];
+            assert_eq!((&ours["proof"], &ours["block"]), (&json!(theirs), &json!(block)));
             let proven = &self.wallet.answer(&["verify-proof", theirs])[0];
             assert_eq!((&proven["block"], &proven["transactions"][0]["txid"]), (&json!(block), &json!(txid)));
         }

@@ -10,9 +10,9 @@ use tipward_simnet::{Behaviour, ChainSpec, SimChain, SimNode};
 use crate::{Wallet, finish, lines, text};
 
 const NETWORK: &Network = Network::BTC_REGTEST;
-const SOMEBODY: &str = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
+pub(crate) const SOMEBODY: &str = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
 /// How transactions are found.
-const MODES: [&str; 2] = ["blocks", "filters"];
+pub(crate) const MODES: [&str; 2] = ["blocks", "filters"];
 /// What a simulated payment pays, in satoshi.
 pub(crate) const PAYMENT: u64 = 10_000;
 
@@ -50,7 +50,7 @@ pub(crate) fn script(address: &str) -> ScriptBuf {
     address.parse::<Address<NetworkUnchecked>>().unwrap().assume_checked().script_pubkey()
 }
 
-fn confirmed(wallet: &Wallet) -> u64 {
+pub(crate) fn confirmed(wallet: &Wallet) -> u64 {
     wallet.answer(&["balance"])[0]["confirmed_sat"].as_u64().unwrap()
 }
 
@@ -120,16 +120,20 @@ fn watch_a_script(mode: &'static str) {
     let output = finish(late.command(&["rescan", "113"]));
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("not above 113"), "{}", text(&output.stderr));
-    // Nor is there one above the tip.
-    late.answer(&["rescan", "117"]);
-    let output = finish(late.connecting(&["sync", "--until-synced"]));
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("no block at height 116"), "{}", text(&output.stderr));
-    for from in ["116", "114"] {
+    for from in ["117", "116", "114"] {
         late.answer(&["rescan", from]);
         late.sync();
         assert_eq!(confirmed(&late), 2 * PAYMENT, "from {from}");
     }
+    // A birthday may be too late for now.
+    let early =
+        Wallet::without_keys(&[&init[..], &["--birthday", "117"]].concat(), &[server.address()], mode);
+    let output = finish(early.connecting(&["sync", "--until-synced"]));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("no block at height 116"), "{}", text(&output.stderr));
+    early.answer(&["watch", SOMEBODY, "--from", "114"]);
+    early.sync();
+    assert_eq!(confirmed(&early), 2 * PAYMENT);
 }
 
 /// What is paid moves the gap, in the same block and in those after it.
@@ -142,18 +146,20 @@ fn reach_over_the_gap(mode: &'static str) {
     let mut chain = trunk();
     let server = Server::start(chain.clone(), Behaviour::Honest);
     let giver = Wallet::create("btc-regtest", &[server.address()], mode);
-    let scripts: Vec<ScriptBuf> = (0..100).map(|_| script(&giver.address(&["--new"]))).collect();
+    let scripts: Vec<ScriptBuf> = (0..130).map(|_| script(&giver.address(&["--new"]))).collect();
     pay(&mut chain, &[scripts[20].clone(), scripts[40].clone()]);
-    pay(&mut chain, &[scripts[65].clone(), scripts[92].clone()]);
+    // Each is in reach by what the one after it pays.
+    pay(&mut chain, &[scripts[100].clone(), scripts[85].clone(), scripts[65].clone()]);
+    pay(&mut chain, &[scripts[126].clone()]);
     server.node.set_chain(chain);
     let secret = giver.secret();
     let init = ["init", "--network", "btc-regtest", "--secret", secret.to_str().unwrap()];
     let restored = Wallet::without_keys(&init, &[server.address()], mode);
     restored.sync();
-    assert_eq!(confirmed(&restored), 3 * PAYMENT);
+    assert_eq!(confirmed(&restored), 5 * PAYMENT);
     // The one that gave them out knows them all.
     giver.sync();
-    assert_eq!(confirmed(&giver), 4 * PAYMENT);
+    assert_eq!(confirmed(&giver), 6 * PAYMENT);
 }
 
 /// Nothing comes back: what is spent is all that tells.
@@ -221,8 +227,8 @@ fn a_proof_is_made_and_verified_by_headers() {
     wallet.sync();
     for entry in wallet.answer(&["history"]) {
         let txid = entry["txid"].as_str().unwrap();
-        let output = finish(wallet.command(&["proof", txid]));
-        let proof = text(&output.stdout).trim();
+        let answer = &wallet.answer(&["proof", txid])[0];
+        let proof = answer["proof"].as_str().unwrap();
         let proven = &wallet.answer(&["verify-proof", proof])[0];
         assert_eq!((&proven["block"], proven["height"].as_u64()), (&entry["block"], Some(106)));
         let one = &proven["transactions"][0];
@@ -243,7 +249,7 @@ fn a_proof_is_made_and_verified_by_headers() {
     }
     // The block is left, and with it the proof means nothing.
     let txid = wallet.answer(&["history"])[0]["txid"].as_str().unwrap().to_owned();
-    let proof = text(&finish(wallet.command(&["proof", &txid])).stdout).trim().to_owned();
+    let proof = wallet.answer(&["proof", &txid])[0]["proof"].as_str().unwrap().to_owned();
     server.node.set_chain(chain.fork(105, ChainSpec::new(2, 77)));
     wallet.sync();
     let output = finish(wallet.command(&["verify-proof", &proof]));
