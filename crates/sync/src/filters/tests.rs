@@ -172,12 +172,12 @@ fn who_comes_late_is_heard_while_there_are_few() {
 #[test]
 fn what_was_in_dispute_is_not_believed_later() {
     let mut world = World::with(Rng::with_seed(19), 120, 0, SyncOptions::default());
-    world.connect(&[Nature::LacksOutputs, Nature::Honest]);
+    world.connect(&[Nature::LacksSpent, Nature::Honest]);
     while world.figures().disputed == 0 {
         world.step(19);
     }
     world.lose(1);
     world.lose(0);
-    world.connect(&[Nature::LacksOutputs]);
+    world.connect(&[Nature::LacksSpent]);
     world.run(19);
 }
