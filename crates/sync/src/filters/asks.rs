@@ -115,9 +115,7 @@ impl Filters {
             let is_heard = |id: &PeerId| batch.claims.contains_key(id);
             if batch.claims.len() >= WITNESSES || peers.iter().all(|id| is_heard(id) || !may_say(id)) {
                 batch.is_settled = true;
-                batch.compare();
-                let is_disputed = |slot: &&super::batch::Slot| matches!(slot.state, State::Disputed(_));
-                self.figures.disputed += batch.slots.iter().filter(is_disputed).count() as u64;
+                self.figures.disputed += batch.compare();
             }
         }
     }

@@ -83,12 +83,17 @@ impl Batch {
     }
 
     /// Compares what the peers say, block by block and by hash, so that a dispute over one block is none over those that follow.
-    pub(super) fn compare(&mut self) {
+    /// Returns how many disputes are new.
+    pub(super) fn compare(&mut self) -> u64 {
+        let mut disputes = 0;
         for (index, slot) in self.slots.iter_mut().enumerate() {
             let said: BTreeSet<FilterHash> =
                 self.claims.values().filter_map(|hashes| hashes.get(index)).copied().collect();
+            let was_disputed = matches!(slot.state, State::Disputed(_));
             slot.compare(&said);
+            disputes += u64::from(!was_disputed && matches!(slot.state, State::Disputed(_)));
         }
+        disputes
     }
 
     /// What this peer said counts no more. True if nobody's word is left.

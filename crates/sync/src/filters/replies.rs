@@ -74,7 +74,7 @@ impl Filters {
         }
         batch.claims.insert(id, hashes);
         if batch.is_settled {
-            batch.compare();
+            self.figures.disputed += batch.compare();
         }
     }
 

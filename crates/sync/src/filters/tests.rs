@@ -145,3 +145,39 @@ fn a_branch_of_fewer_blocks_is_gone_to() {
     world.run(16);
     assert_eq!(world.applied().map(|at| at.height), Some(94));
 }
+
+/// What a block has to say of a filter is found once, however often something comes meanwhile.
+#[test]
+fn a_block_is_not_asked_again() {
+    let mut world = World::with(Rng::with_seed(17), 120, 0, SyncOptions::default());
+    world.connect(&[Nature::ClaimsInVain, Nature::Honest]);
+    world.run(17);
+    let disputed = world.figures().disputed;
+    assert!(disputed > 0 && world.judged() <= disputed, "{} of {disputed}", world.judged());
+}
+
+#[test]
+fn who_comes_late_is_heard_while_there_are_few() {
+    let mut world = World::with(Rng::with_seed(18), 120, 0, SyncOptions::default());
+    world.connect(&[Nature::ClaimsInVain]);
+    while world.elapsed() < Duration::from_secs(1) {
+        world.step(18);
+    }
+    world.connect(&[Nature::Honest]);
+    world.run(18);
+    assert!(world.figures().disputed > 0);
+}
+
+/// Not even when all are gone, and who lied is the first to be back.
+#[test]
+fn what_was_in_dispute_is_not_believed_later() {
+    let mut world = World::with(Rng::with_seed(19), 120, 0, SyncOptions::default());
+    world.connect(&[Nature::LacksSpent, Nature::Honest]);
+    while world.figures().disputed == 0 {
+        world.step(19);
+    }
+    world.lose(1);
+    world.lose(0);
+    world.connect(&[Nature::LacksSpent]);
+    world.run(19);
+}

@@ -6,7 +6,10 @@ use std::{
     collections::{BTreeMap, BTreeSet, BinaryHeap},
     error::Error,
     ops::RangeInclusive,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -43,6 +46,8 @@ pub(super) enum Nature {
     SilentOnBlocks,
     LacksBlocks,
     ServesNone,
+    /// Tells hashes of false filters, and sends none.
+    ClaimsInVain,
     /// Tells hashes, and then can't be asked for filters.
     ServesHashesAlone,
     /// Honest but for a byte too many, which who looks for what is low does not get to see.
@@ -58,8 +63,11 @@ pub(super) enum Nature {
 const LATE: Duration = Duration::from_secs(5);
 
 /// Filters are lists of scripts, blocks too: what they pay, then how many outputs they spend.
-#[derive(Debug)]
-struct Toy;
+#[derive(Debug, Default)]
+struct Toy {
+    /// How often a block was asked about a filter.
+    judged: AtomicU64,
+}
 
 fn list(scripts: &BTreeSet<u32>) -> Bytes {
     let mut bytes = BytesMut::new();
@@ -95,6 +103,7 @@ impl FilterRules for Toy {
     }
 
     fn refute(&self, filter: &Bytes, block: &Block) -> Option<String> {
+        self.judged.fetch_add(1, Ordering::Relaxed);
         let bytes = block.bytes();
         let (spent, outputs) = (usize::from(bytes[0]), read(&bytes[1..]));
         let content = read(filter);
@@ -122,7 +131,7 @@ impl ToyBlock {
         let (outputs, spent) = (&self.outputs, &self.spent);
         let mut content: BTreeSet<u32> = outputs.union(spent).copied().collect();
         match nature {
-            Nature::LacksOutputs => content = spent.clone(),
+            Nature::LacksOutputs | Nature::ClaimsInVain => content = spent.clone(),
             Nature::LacksSpent => content = outputs.clone(),
             Nature::HasMore => _ = content.insert(77_777),
             Nature::Equivocates if is_odd => content = outputs.iter().copied().skip(1).collect(),
@@ -225,6 +234,7 @@ pub(super) struct World {
     now: Instant,
     chain: ToyChain,
     filters: Filters,
+    rules: Arc<Toy>,
     watch: WatchSet,
     natures: BTreeMap<u64, Nature>,
     connected: BTreeSet<u64>,
@@ -260,7 +270,8 @@ impl World {
         chain.extend(blocks, &mut random, &mut next);
         (0..3).for_each(|script| _ = watch.insert(script_of(script)));
         let start = Instant::now();
-        let mut filters = Filters::new(options, None, Arc::new(Toy), watch.clone());
+        let rules = Arc::new(Toy::default());
+        let mut filters = Filters::new(options, None, rules.clone(), watch.clone());
         // That of these filters.
         filters.average = 20;
         filters.is_settled = true;
@@ -270,6 +281,7 @@ impl World {
             now: start,
             chain,
             filters,
+            rules,
             watch,
             natures: BTreeMap::new(),
             connected: BTreeSet::new(),
@@ -306,6 +318,7 @@ impl World {
             SilentOnBlocks,
             LacksBlocks,
             ServesNone,
+            ClaimsInVain,
             ServesHashesAlone,
             HasExcess,
             Trickles,
@@ -333,6 +346,10 @@ impl World {
         self.chain.best.truncate(self.chain.best.len() - 2 * by);
         self.chain.extend(by as u64, &mut self.random, &mut self.next);
         self.tell(FilterInput::News);
+    }
+
+    pub(super) fn judged(&self) -> u64 {
+        self.rules.judged.load(Ordering::Relaxed)
     }
 
     /// Where the sink is, if it need not go back.
@@ -529,7 +546,9 @@ impl World {
             }
             Want::Blocks(_) if nature == Nature::Trickles => vec![Reply::Progress { received: 1 }; 400],
             Want::FilterHashes { .. } if nature == Nature::SilentOnHashes => vec![],
-            Want::Filters { .. } if nature == Nature::SilentOnFilters => vec![],
+            Want::Filters { .. } if matches!(nature, Nature::SilentOnFilters | Nature::ClaimsInVain) => {
+                vec![]
+            }
             Want::Blocks(_) if nature == Nature::SilentOnBlocks => vec![],
             Want::Blocks(blocks) if nature == Nature::LacksBlocks => vec![Reply::Missing(blocks.clone())],
             Want::FilterHashes { count, stop, .. } => {
@@ -537,7 +556,7 @@ impl World {
                 let after = branch.split_off(branch.len() - *count as usize);
                 let first = if nature == Nature::MakesUpHeaders { self.questions as u8 } else { 0 };
                 let first = FilterHeader::from_bytes([first; 32]);
-                let previous = branch.iter().fold(first, |previous, hash| Toy.header(*hash, previous));
+                let previous = branch.iter().fold(first, |previous, hash| self.rules.header(*hash, previous));
                 vec![Reply::FilterHashes { stop: *stop, previous, hashes: after }]
             }
             Want::Filters { blocks, .. } => {
@@ -557,7 +576,7 @@ impl World {
     fn branch(&self, mut hash: BlockHash, nature: Nature, is_odd: bool) -> Vec<FilterHash> {
         let mut hashes = Vec::new();
         while let Some(block) = self.chain.blocks.get(&hash) {
-            hashes.push(Toy.hash(&block.filter(nature, is_odd)));
+            hashes.push(self.rules.hash(&block.filter(nature, is_odd)));
             hash = block.parent;
         }
         hashes.reverse();
