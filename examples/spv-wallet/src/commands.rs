@@ -17,7 +17,7 @@ use crate::{
     address::{parse_address, parse_script, show_script},
     args::{Arguments, Command, Connection, InitArguments, SendArguments},
     checkpoint, demo,
-    keys::{Secret, parse_public},
+    keys::{Secret, parse_public, shows_private_keys},
     ledger::Found,
     measure,
     node::{self, Way},
@@ -125,8 +125,8 @@ fn init(arguments: &InitArguments, network: Option<&'static Network>, dir: &Path
 }
 
 fn watch(mut wallet: Wallet, what: &str, from: Option<u64>) -> Result<(), Failure> {
-    // A descriptor has parentheses, which nothing else has.
-    if what.contains('(') {
+    // A descriptor has parentheses, which nothing else has; keys alone are refused as if they were in one.
+    if what.contains('(') || shows_private_keys(what) {
         for descriptor in parse_public(what, wallet.network()).map_err(Failure::usage)? {
             wallet.ledger.watch_descriptor(descriptor).map_err(Failure::failed)?;
         }

@@ -4,7 +4,7 @@
 use std::{fs, io::Write as _, path::Path};
 
 use bdk_wallet::{
-    bitcoin::{NetworkKind, bip32::Xpriv, secp256k1::Secp256k1},
+    bitcoin::{NetworkKind, PrivateKey, bip32::Xpriv, secp256k1::Secp256k1},
     miniscript::{
         Descriptor, DescriptorPublicKey, ForEachKey as _,
         descriptor::{DescriptorSecretKey, DescriptorType},
@@ -27,7 +27,7 @@ pub(crate) fn parse_public(
 ) -> Result<Vec<Descriptor<DescriptorPublicKey>>, SinkError> {
     let parsed = Descriptor::parse_descriptor(&Secp256k1::new(), text);
     let has_private_keys =
-        parsed.as_ref().map_or_else(|_| text.contains("prv"), |(_, keys)| !keys.is_empty());
+        parsed.as_ref().map_or_else(|_| shows_private_keys(text), |(_, keys)| !keys.is_empty());
     if has_private_keys {
         return Err("the descriptor has private keys: put it in a file and give --secret FILE".into());
     }
@@ -107,6 +107,12 @@ pub(crate) fn text_of(seed: &[u8; 32], network: &Network) -> String {
         Chain::Bsv => format!("pkh({master}/44h/{coin}h/0h/{change}/*)\n"),
     };
     path(0) + &path(1)
+}
+
+/// Whether there are private keys in what can't be read, which must not be shown then.
+pub(crate) fn shows_private_keys(text: &str) -> bool {
+    let mut words = text.split(|it: char| !it.is_ascii_alphanumeric());
+    words.any(|word| word.contains("prv") || word.parse::<PrivateKey>().is_ok())
 }
 
 fn check_network(descriptor: &Descriptor<DescriptorPublicKey>, network: &Network) -> Result<(), SinkError> {

@@ -6,6 +6,8 @@ use crate::{Wallet, finish, text};
 
 /// Two keys of no value.
 const PRIVATE: &str = "wpkh(tprv8ZgxMBicQKsPdy6LMhUtFHAgpocR8GC6QmwMSFpZs7h6Eziw3SpThFfczTDh5rW2krkqffa11UpX3XkeTTB2FvzZKWXqPY54Y6Rq4AQ5R8L/84h/1h/0h/0/*)";
+/// Another one, by itself.
+const WIF: &str = "L4rK1yDtCWekvXuE6oXD9jCYfFNV2cWRpVuPLBcCU2z8TrisoyY1";
 const SOMEBODY: &str = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
 
 fn assert_refused(wallet: &Wallet, arguments: &[&str], code: i32, part: &str) {
@@ -13,7 +15,7 @@ fn assert_refused(wallet: &Wallet, arguments: &[&str], code: i32, part: &str) {
     let told = text(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {told}");
     assert!(told.starts_with("error: ") && told.contains(part), "{arguments:?}: {told}");
-    assert!(!told.contains("tprv8Z"), "a private key is shown: {told}");
+    assert!(!told.contains("tprv8Z") && !told.contains(WIF), "a private key is shown: {told}");
 }
 
 #[test]
@@ -38,6 +40,8 @@ fn bad_input_is_refused_in_a_line() {
         (&["watch", "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"], 2, "not of btc-regtest"),
         (&["watch", "nonsense"], 2, "'nonsense'"),
         (&["watch", PRIVATE], 2, "private keys"),
+        (&["watch", WIF], 2, "private keys"),
+        (&["watch", &format!("pkh({WIF}")], 2, "private keys"),
         (&["send", SOMEBODY, "5", "--secret", secret], 2, "10000sat"),
         (&["send", SOMEBODY, "0.000000001btc", "--secret", secret], 2, "amount"),
         (&["send", "nowhere", "5sat", "--secret", secret], 2, "'nowhere'"),
