@@ -139,7 +139,7 @@ pub(crate) struct Connection {
     /// A node to connect to, instead of those that DNS seeds name; may be given several times.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) connect: Vec<String>,
-    /// How to find transactions; by filters where the network has them.
+    /// How to find transactions; by filters where the network and a peer have them.
     #[arg(long, value_enum, value_name = "HOW")]
     pub(crate) mode: Option<Mode>,
 }

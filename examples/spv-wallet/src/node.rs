@@ -2,6 +2,7 @@
 
 use std::{
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -23,7 +24,7 @@ use crate::{
 
 /// How often a sync tells how far it is.
 const TELL: Duration = Duration::from_secs(10);
-/// When it is told that nobody serves filters.
+/// How long is waited for somebody who serves filters.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How a node is to be started.
@@ -37,19 +38,22 @@ pub(crate) struct Way {
     pub(crate) until_synced: bool,
     /// How transactions are found.
     pub(crate) mode: Mode,
+    /// Nobody has chosen the mode.
+    pub(crate) may_change: bool,
 }
 
 impl Way {
     /// Follows the chain, with whom these name.
     pub(crate) fn new(connect: Vec<PeerAddress>, mode: Mode) -> Self {
-        Self { connect, relay: false, until_synced: false, mode }
+        Self { connect, relay: false, until_synced: false, mode, may_change: false }
     }
 
     pub(crate) fn of(connection: &Connection, network: &Network) -> Result<Self, Failure> {
         let addresses = connection.connect.iter().map(|text| PeerAddress::parse(text, network.default_port));
         let connect = addresses.collect::<Result<_, _>>();
         let connect = connect.map_err(|error| Failure::Usage(format!("--connect: {error}")))?;
-        Ok(Self::new(connect, connection.mode.unwrap_or_else(|| Mode::best(network))))
+        let mode = connection.mode.unwrap_or_else(|| Mode::best(network));
+        Ok(Self { may_change: connection.mode.is_none(), ..Self::new(connect, mode) })
     }
 
     fn builder(&self, wallet: &Shared) -> NodeBuilder {
@@ -64,15 +68,37 @@ impl Way {
     }
 }
 
-/// Starts a node that feeds the wallet.
+/// Starts a node that feeds the wallet. If nobody who is connected serves filters, whole blocks do without, unless the user has
+/// chosen: no mode tells a peer what is looked for.
 pub(crate) async fn start(
     wallet: &Shared,
     way: &Way,
-    tell: impl Fn(News) + Send + 'static,
+    tell: impl Fn(News) + Send + Sync + 'static,
 ) -> Result<Node, Failure> {
     find_birthday(wallet, way).await?;
-    let mut builder = way.builder(wallet).sink(WalletSink { wallet: wallet.clone(), tell: Box::new(tell) });
-    if way.mode == Mode::Filters {
+    let tell: Arc<dyn Fn(News) + Send + Sync> = Arc::new(tell);
+    let node = spawn(wallet, way, way.mode, &tell).await?;
+    if way.mode == Mode::Blocks || !lacks_filters(&node).await {
+        return Ok(node);
+    }
+    if !way.may_change {
+        eprintln!("waiting: no peer that is connected serves filters; '--mode blocks' does without");
+        return Ok(node);
+    }
+    eprintln!("no peer that is connected serves filters: looking through whole blocks");
+    node.shutdown().await.map_err(Failure::failed)?;
+    spawn(wallet, way, Mode::Blocks, &tell).await
+}
+
+async fn spawn(
+    wallet: &Shared,
+    way: &Way,
+    mode: Mode,
+    tell: &Arc<dyn Fn(News) + Send + Sync>,
+) -> Result<Node, Failure> {
+    let sink = WalletSink { wallet: wallet.clone(), tell: tell.clone() };
+    let mut builder = way.builder(wallet).sink(sink);
+    if mode == Mode::Filters {
         builder = builder.filters(wallet.lock().ledger.watched().clone());
     }
     if way.until_synced {
@@ -82,18 +108,19 @@ pub(crate) async fn start(
     if way.until_synced || way.relay {
         builder = builder.give_up_without_peers();
     }
-    let node = builder.spawn().await.map_err(Failure::failed)?;
-    if way.mode == Mode::Filters {
-        let control = node.control();
-        tokio::spawn(async move {
-            tokio::time::sleep(PATIENCE).await;
-            let progress = control.progress();
-            if progress.peers > 0 && progress.filter_peers == 0 {
-                eprintln!("waiting: no peer that is connected serves filters; '--mode blocks' does without");
-            }
-        });
+    builder.spawn().await.map_err(Failure::failed)
+}
+
+/// Waits for the first filter, or until there is nothing to look through; not for ever if nobody serves filters.
+async fn lacks_filters(node: &Node) -> bool {
+    let mut progress = node.control().watch();
+    let has_begun = progress.wait_for(|progress| progress.filters > 0 || progress.synced);
+    // If the node has ended, who listens to it is told.
+    if tokio::time::timeout(PATIENCE, has_begun).await.is_ok() {
+        return false;
     }
-    Ok(node)
+    let progress = node.progress();
+    progress.peers > 0 && progress.filter_peers == 0
 }
 
 /// Finds the block that the wallet is to look from, if one is asked for, which takes all headers and no block.

@@ -155,7 +155,7 @@ pub(crate) enum News {
 /// Takes the blocks of the best chain. All that a program has to write to be fed by Tipward is this.
 pub(crate) struct WalletSink {
     pub(crate) wallet: Shared,
-    pub(crate) tell: Box<dyn Fn(News) + Send>,
+    pub(crate) tell: Arc<dyn Fn(News) + Send + Sync>,
 }
 
 #[async_trait]

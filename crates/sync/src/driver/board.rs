@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::peers::Peers;
-use crate::{Progress, Scheduler, delivery::Delivered, metrics::Told, progress::Tally};
+use crate::{
+    Progress, Scheduler, delivery::Delivered, filters::FilterFigures, metrics::Told, progress::Tally,
+};
 
 /// How often the progress is shown while it changes.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -21,11 +23,13 @@ pub(super) struct Board {
     /// When it was shown last; `None` before.
     shown_at: Option<Instant>,
     is_changed: bool,
+    /// What was shown of filters.
+    filters: Option<FilterFigures>,
 }
 
 impl Board {
     pub(super) fn new(tally: Tally, shown: watch::Sender<Progress>) -> Self {
-        Self { tally, shown, told: Told::default(), shown_at: None, is_changed: true }
+        Self { tally, shown, told: Told::default(), shown_at: None, is_changed: true, filters: None }
     }
 
     /// Bytes of a block have come.
@@ -58,6 +62,8 @@ impl Board {
 
     /// Shows it if that is due.
     pub(super) fn look(&mut self, now: Instant, scheduler: &Scheduler, peers: &Peers) {
+        // A peer that turns out to serve no filters says so in silence.
+        self.is_changed |= scheduler.filter_figures() != self.filters;
         if self.shown_at.is_none() || self.due().is_some_and(|at| at <= now) {
             self.publish(now, scheduler, peers);
         }
@@ -69,7 +75,8 @@ impl Board {
         progress.buffered_bytes = scheduler.buffered_bytes();
         progress.shares = peers.shares(scheduler.shares());
         progress.peers = peers.len();
-        if let Some(figures) = scheduler.filter_figures() {
+        self.filters = scheduler.filter_figures();
+        if let Some(figures) = self.filters {
             progress.filters = figures.filters;
             progress.disputed_filters = figures.disputed;
             progress.undecided_filters = figures.undecided;

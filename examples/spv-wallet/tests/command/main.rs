@@ -25,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 struct Wallet {
     dir: TempDir,
     connect: Vec<SocketAddr>,
+    /// None if empty.
     mode: &'static str,
 }
 
@@ -66,7 +67,9 @@ impl Wallet {
         for address in &self.connect {
             command.arg("--connect").arg(address.to_string());
         }
-        command.args(["--mode", self.mode]);
+        if !self.mode.is_empty() {
+            command.args(["--mode", self.mode]);
+        }
         command
     }
 

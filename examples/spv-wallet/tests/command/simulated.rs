@@ -1,11 +1,15 @@
 //! The program on simulated nodes in this process.
 
-use std::{fs, net::SocketAddr};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+};
 
 use bdk_wallet::bitcoin::{Address, ScriptBuf, address::NetworkUnchecked};
 use serde_json::Value;
-use tipward_chain::sync::peer::wire::bitcoin::{Network, RejectCode};
-use tipward_simnet::{Behaviour, ChainSpec, SimChain, SimNode};
+use tipward_chain::wire::bitcoin::{Network, RejectCode, Services};
+use tipward_simnet::{Behaviour, ChainSpec, SimChain, SimNode, SimOptions};
 
 use crate::{Wallet, finish, lines, text};
 
@@ -23,9 +27,9 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn start(chain: SimChain, behaviour: Behaviour) -> Self {
+    pub(crate) fn start(chain: SimChain, options: impl Into<SimOptions>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        let node = runtime.block_on(SimNode::spawn(chain, behaviour, "127.0.0.1:0")).unwrap();
+        let node = runtime.block_on(SimNode::spawn(chain, options, "127.0.0.1:0")).unwrap();
         Self { _runtime: runtime, node }
     }
 
@@ -306,4 +310,27 @@ fn what_all_reject_is_given_up() {
     let sent = lines(&finish(wallet.connecting(&["broadcast", txid])));
     assert_eq!((sent[0]["outcome"].as_str(), server.node.mempool().len()), (Some("fetched"), 1));
     assert_eq!(confirmed(&wallet), 0);
+}
+
+#[test]
+fn where_nobody_serves_filters_whole_blocks_do_unless_filters_were_asked_for() {
+    let mut chain = trunk();
+    let [wallet, strict] = ["", "filters"].map(|mode| {
+        let mut options = SimOptions::default();
+        options.services = Some(Services::NETWORK | Services::WITNESS);
+        let server = Server::start(chain.clone(), options);
+        (Wallet::create("btc-regtest", &[server.address()], mode), server)
+    });
+    let (wallet, server) = wallet;
+    pay(&mut chain, &[script(&wallet.address(&[]))]);
+    server.node.set_chain(chain);
+    let output = finish(wallet.connecting(&["sync", "--until-synced"]));
+    assert!(text(&output.stderr).contains("looking through whole blocks"), "{}", text(&output.stderr));
+    assert_eq!(confirmed(&wallet), PAYMENT);
+
+    let (strict, _server) = strict;
+    let mut waiting = crate::Running(strict.connecting(&["sync"]).spawn().unwrap());
+    let mut told = String::new();
+    BufReader::new(waiting.0.stderr.take().unwrap()).read_line(&mut told).unwrap();
+    assert!(told.contains("'--mode blocks' does without"), "{told}");
 }
