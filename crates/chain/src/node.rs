@@ -74,8 +74,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Gives the blocks to an [`Archive`] in the folder `blocks` of the data directory, instead of a [sink](Self::sink). A sink that
-    /// wants an archive too has an [`ArchiveSink`] inside.
+    /// Gives the blocks to an [`Archive`] in the folder `blocks` of the data directory, instead of a [sink](Self::sink). A sink
+    /// that wants an archive too has an [`ArchiveSink`] inside.
     #[must_use]
     pub fn archive(self) -> Self {
         self.archive_with(ArchiveOptions::default())
@@ -152,7 +152,8 @@ impl NodeBuilder {
     /// Opens the stores and starts. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// A store can't be opened, the sink can't tell its cursor, or what was asked for does not go together, or not with the network.
+    /// A store can't be opened, the sink can't tell its cursor, or what was asked for does not go together, or not with the
+    /// network.
     pub async fn spawn(mut self) -> Result<Node, NodeError> {
         if self.sink.is_some() && self.archive.is_some() {
             return Err(NodeError::SinkAndArchive);

@@ -57,8 +57,9 @@ pub struct Progress {
     pub bytes_per_second: u64,
     /// Blocks applied a second, over the last ten seconds.
     pub blocks_per_second: f64,
-    /// How long it will take to the tip, or to where it is to stop: blocks that are left, times their average size of late, or that
-    /// of their filters where there are some, over the rate of bytes. Zero if none are left; `None` while that is not known, while paused, and with headers only.
+    /// How long it will take to the tip, or to where it is to stop: blocks that are left, times their average size of late, or
+    /// that of their filters where there are some, over the rate of bytes. Zero if none are left; `None` while that is not known,
+    /// while paused, and with headers only.
     pub eta: Option<Duration>,
     /// Bytes of blocks that are held: arriving, waiting for their turn, or given to the sink and not applied.
     pub buffered_bytes: u64,

@@ -1,9 +1,9 @@
 //! The index: what is kept of every block, written and taken back.
 //!
-//! Transactions of the best chain are numbered from genesis on, and everything points to them by that number: five bytes instead of
-//! 32, and whatever belongs to the last blocks has the highest keys. A script is known by the first 20 bytes of its SHA-256, an id
-//! by its first eight, where whoever looks it up compares the rest. Numbers are big-endian; `n` is a transaction's number (5 bytes),
-//! `i` that of an input or output in it (4).
+//! Transactions of the best chain are numbered from genesis on, and everything points to them by that number: five bytes instead
+//! of 32, and whatever belongs to the last blocks has the highest keys. A script is known by the first 20 bytes of its SHA-256,
+//! an id by its first eight, where whoever looks it up compares the rest. Numbers are big-endian; `n` is a transaction's number
+//! (5 bytes), `i` that of an input or output in it (4).
 //!
 //! | table | key | value |
 //! |---|---|---|
@@ -158,7 +158,8 @@ impl Index {
         Ok(index)
     }
 
-    /// Lets so many entries wait in memory until they are written in the order of their keys, instead of 2,000,000: the more, the faster.
+    /// Lets so many entries wait in memory until they are written in the order of their keys, instead of 2,000,000: the more, the
+    /// faster.
     #[must_use]
     pub fn with_most_pending(mut self, entries: usize) -> Self {
         self.most_pending = entries;

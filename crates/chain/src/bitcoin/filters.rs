@@ -36,8 +36,9 @@ impl FilterRules for BasicFilters {
         Ok(BlockFilter::new(filter.clone()).match_any(&block, scripts)?)
     }
 
-    /// A block has all its output scripts, and tells the script of an output that it spends only where no other could have been spent in that way: by a
-    /// witness program wrapped in P2SH. What a witness alone spends may be of a version that has no rules yet.
+    /// A block has all its output scripts, and tells the script of an output that it spends only where no other could have been
+    /// spent in that way: by a witness program wrapped in P2SH. What a witness alone spends may be of a version that has no rules
+    /// yet.
     fn refute(&self, filter: &Bytes, block: &Block) -> Option<String> {
         let filter = BlockFilter::new(filter.clone());
         if let Err(error) = filter.check() {

@@ -169,7 +169,8 @@ impl Filters {
         }
     }
 
-    /// The filters that are under way, but those at the front that are slow to come; those in dispute with the hash that whoever was asked has said.
+    /// The filters that are under way, but those at the front that are slow to come; those in dispute with the hash that whoever
+    /// was asked has said.
     fn asked_filters(&self, now: Instant) -> BTreeSet<(BlockHash, Option<FilterHash>)> {
         let mut asked = BTreeSet::new();
         let front = self.batches.keys().next().copied();

@@ -1,11 +1,11 @@
 //! Blocks by their filters (BIP 157): a machine without I/O, beside the flow that keeps the headers.
 //!
-//! The blocks above the sink are taken in batches. Up to three peers are asked for the hashes of a batch's filters, and what
-//! they say is compared block by block; one of them brings the filters. Each must have the hash that was said. Blocks whose filter has one of the
-//! watched scripts are fetched, the others are skipped.
+//! The blocks above the sink are taken in batches. Up to three peers are asked for the hashes of a batch's filters, and what they
+//! say is compared block by block; one of them brings the filters. Each must have the hash that was said. Blocks whose filter has
+//! one of the watched scripts are fetched, the others are skipped.
 //!
-//! The sink has one command at a time, besides a rollback or skip just before it: what it adds to the watched scripts while it applies a block is
-//! looked for in everything above that block.
+//! The sink has one command at a time, besides a rollback or skip just before it: what it adds to the watched scripts while it
+//! applies a block is looked for in everything above that block.
 //!
 //! Where peers differ over a filter, the block itself tells who lies, as far as [`FilterRules::refute`] can; where it can't,
 //! the sink gets the block. A single peer is believed.

@@ -5,9 +5,9 @@ use bytes::{Bytes, BytesMut};
 use super::Transaction;
 use crate::BlockPart;
 
-/// The transactions that start in these parts, which follow each other, each with its offset in the block, in bytes: of a whole block
-/// all of them. One that is larger than a part is copied together; others share the parts' bytes. One that goes on after the last
-/// of these parts is left out, as is whatever does not parse, which parts that came from a reader never have.
+/// The transactions that start in these parts, which follow each other, each with its offset in the block, in bytes: of a whole
+/// block all of them. One that is larger than a part is copied together; others share the parts' bytes. One that goes on after
+/// the last of these parts is left out, as is whatever does not parse, which parts that came from a reader never have.
 ///
 /// ```
 /// # use tipward_wire::{BlockEvent, DownloadId, bitcoin::{BlockOptions, BlockReader, Network, transactions}, bytes::BytesMut};
